@@ -1,30 +1,34 @@
 """Sampling beside `transformers` `generate`: the same weights, batch, prompts and length, in turns on one machine.
 
-Weights are fresh, as nothing here depends on what they are. Both are first shown to give the same greedy ids. Processor
-time decides, as the machine may be shared; nothing else runs in between.
+Weights are fresh, as nothing here depends on what they are. Their greedy ids are compared first. Processor time
+decides, as the machine may be shared; nothing else runs in between.
 """
 
-import json
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
 import torch
 from safetensors.torch import save_file
 
+from benchmarks import limits
+from benchmarks.cpu import cost
+from benchmarks.peers import OURS, Found, in_turn, tell
 from model.initialisation import initial_values
 from model.interchange import CONFIG, configuration, export_weights
 from model.sampling import Request, Sampling, Stream, load_for_sampling, sample
 from model.transformer import Transformer
+from specs.arithmetic import parameters
 from specs.data import Tokenizer
 from specs.files import write_json
 from specs.loading import load_experiment
+from specs.settings import ROOT
 from specs.training import Architecture
 
+PEER = "transformers generate"
 SPECIALS = 16
 """Ids that are no text."""
 
@@ -37,26 +41,15 @@ def fresh_weights(architecture: Architecture, vocab_size: int, path: Path) -> No
     save_file(values, path)
 
 
-def timed(work: Callable[[], int], rounds: int) -> tuple[list[float], list[float]]:
-    """Tokens for each second of processor time, and of wall-clock time, in each round."""
-    cpu, wall = [], []
-    for _ in range(rounds):
-        started, used = time.perf_counter(), time.process_time()
-        tokens = work()
-        cpu.append(tokens / (time.process_time() - used))
-        wall.append(tokens / (time.perf_counter() - started))
-    return cpu, wall
-
-
 @click.command(epilog="Example: python -m benchmarks.peers.sampling specs/experiments/smoke.yaml --batch 32")
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=click.Path(path_type=Path), default=ROOT / "specs" / "experiments" / "smoke.yaml")
 @click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Sequences sampled together.")
 @click.option("--prompt", type=click.IntRange(1), default=128, show_default=True, help="Ids of each prompt.")
 @click.option("--tokens", type=click.IntRange(1), default=64, show_default=True, help="Ids sampled after each.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of each side.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Compute threads.")
 def main(spec: Path, batch: int, prompt: int, tokens: int, rounds: int, threads: int) -> None:
-    """Sample from the architecture of SPEC with this project and with transformers; print tokens a second of each."""
+    """Sample from the architecture of SPEC, `smoke` if none is given, with this project and with transformers."""
     from transformers import AutoModelForCausalLM
 
     experiment = load_experiment(spec)
@@ -82,24 +75,29 @@ def main(spec: Path, batch: int, prompt: int, tokens: int, rounds: int, threads:
         )
         return ids[:, prompt:].tolist()  # type: ignore[no-any-return]
 
-    result: dict[str, Any] = {"spec": experiment.name, "batch": batch, "prompt": prompt, "tokens": tokens}
-    result["same_greedy_ids"] = f"{sum(a == b for a, b in zip(we(0), they(0), strict=True))} of {batch}"
+    same = sum(a == b for a, b in zip(we(0), they(0), strict=True))
+    flops = batch * operations(architecture, tokenizer.vocab_size, prompt, tokens)
+
+    def rate(work: Callable[[float], list[list[int]]], temperature: float) -> Callable[[], float]:
+        return lambda: batch * tokens / cost(lambda: work(temperature)).cpu
+
+    notes = {PEER: f"the same greedy ids for {same} of {batch} prompts"}
+    shape = f"{batch} x {prompt} + {tokens}"
     for name, temperature in (("greedy", 0.0), ("temperature 0.8, top-p 0.95", 0.8)):
-        sides: dict[str, list[float]] = {"ours": [], "transformers": []}
-        clock: dict[str, list[float]] = {"ours": [], "transformers": []}
-        for _ in range(rounds):
-            for side, work in (("ours", we), ("transformers", they)):
-                cpu, wall = timed(lambda work=work, t=temperature: counted(work(t)), 1)  # type: ignore[misc]
-                sides[side] += cpu
-                clock[side] += wall
-        ratios = [a / b for a, b in zip(sides["ours"], sides["transformers"], strict=True)]
-        result[name] = {
-            **{f"{side}_tokens_per_cpu_second": round(statistics.median(values)) for side, values in sides.items()},
-            **{f"{side}_tokens_per_second": round(statistics.median(values)) for side, values in clock.items()},
-            "ratio": round(statistics.median(ratios), 2),
-            "lowest_ratio": round(min(ratios), 2),
-        }
-    click.echo(json.dumps(result, indent=2))
+        timed = {OURS: rate(we, temperature), PEER: rate(they, temperature)}
+        rates = in_turn(rounds, timed | {"limit": lambda: batch * tokens / limits.multiplying(flops, bf16=False)})
+        limit = ("fp32 matrix products", median(rates.pop("limit")))
+        tell(Found(f"sampling, {name}, {shape} ids", "tokens", rates, limit, notes))
+
+
+def operations(architecture: Architecture, vocab_size: int, prompt: int, tokens: int) -> float:
+    """Floating-point operations in matrix products that one answer needs: 2 for each weight that an id meets.
+
+    Attention, which has no weights, and logits of all but the prompt's last id are left out.
+    """
+    output = architecture.d_model * vocab_size
+    layers = parameters(architecture, vocab_size).total - output * (1 if architecture.tie_embeddings else 2)
+    return 2.0 * (layers * (prompt + tokens - 1) + output * tokens)
 
 
 def load_both(architecture: Architecture, tokenizer: Tokenizer, folder: Path, auto: Any) -> tuple[Transformer, Any]:
@@ -111,11 +109,6 @@ def load_both(architecture: Architecture, tokenizer: Tokenizer, folder: Path, au
     export_weights(folder / "fresh.safetensors", architecture, exported, torch.float32)
     write_json(exported / CONFIG, configuration(architecture, tokenizer.vocab_size, torch.float32))
     return ours, auto.from_pretrained(exported).eval()
-
-
-def counted(answers: Sequence[Sequence[int]]) -> int:
-    """Number of ids."""
-    return sum(len(ids) for ids in answers)
 
 
 if __name__ == "__main__":

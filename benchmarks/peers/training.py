@@ -8,7 +8,6 @@ deterministic kernels included. Time is processor time, so that a loaded machine
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -20,6 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
+from benchmarks import limits
+from benchmarks.cpu import cost
+from benchmarks.peers import Found, in_turn, tell
 from model.initialisation import initial_values
 from model.transformer import Transformer
 from runner.batches import Batches, Lane
@@ -29,6 +31,7 @@ from runner.optimizer import Optimizer
 from runner.sharding import DTYPES, ShardedModel
 from runner.telemetry import Telemetry
 from runner.training import Run, train_step
+from specs.arithmetic import flops_per_sequence
 from specs.training import Architecture, Training
 
 VOCABULARY = 8192
@@ -181,23 +184,11 @@ def nano_style(data: list[Lane], compiled: bool) -> tuple[Step, int]:
     )
 
 
-def measure(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Processor seconds of each step in each round, taken in turn after two warm-up rounds."""
-    taken: dict[str, list[float]] = {name: [] for name in steps}
-    for index in range(rounds + 2):
-        for name, step in steps.items():
-            began = time.process_time()
-            step()
-            if index >= 2:
-                taken[name].append(time.process_time() - began)
-    return taken
-
-
 @click.command(epilog="Example: python -m benchmarks.peers.training --compiled")
 @click.option("--compiled", is_flag=True, help="All three through torch.compile.")
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Rounds that count.")
 def main(compiled: bool, rounds: int) -> None:
-    """Print tokens per processor second of the three, and ours relative to each peer."""
+    """Tokens for each processor second of the three, beside matrix products of as many operations."""
     wanted = environment_of_ranks(1)
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         # The allocator reads its settings once, and all three profit from them.
@@ -207,22 +198,25 @@ def main(compiled: bool, rounds: int) -> None:
     pin(1, CPU)
     torch.set_deterministic_debug_mode("default")
     data = lanes()
+    rows = LANES * ROWS
+    tokens = rows * ARCHITECTURE.context_length
+    flops = rows * flops_per_sequence(ARCHITECTURE, VOCABULARY)
+
+    def rate(step: Step) -> Callable[[], float]:
+        return lambda: tokens / cost(step).cpu
+
     with tempfile.TemporaryDirectory() as folder:
-        step = ours(Path(folder), data, compiled)
-        steps = {
-            "twice": step,
-            "Hugging Face": hugging_face(data, compiled)[0],
-            "nanoGPT-style": nano_style(data, compiled)[0],
-        }
-        taken = measure(steps, rounds)
+        mine = ours(Path(folder), data, compiled)
+        llama, parameters = hugging_face(data, compiled)
+        steps = {"twice": mine, "Hugging Face Transformers": llama, "nanoGPT-style": nano_style(data, compiled)[0]}
+        for step in steps.values():
+            step()
+        timed = {who: rate(step) for who, step in steps.items()}
+        rates = in_turn(rounds, timed | {"limit": lambda: tokens / limits.multiplying(flops, bf16=True)})
         dist.destroy_process_group()
-    tokens = LANES * ROWS * ARCHITECTURE.context_length
-    for name, seconds in taken.items():
-        ratios = [theirs / mine for theirs, mine in zip(seconds, taken["twice"], strict=True)]
-        note = (
-            "" if name == "twice" else f"   twice is {median(ratios):.2f}x (of {min(ratios):.2f} to {max(ratios):.2f})"
-        )
-        click.echo(f"{name:15s} {tokens / median(seconds):8,.0f} tokens per processor second{note}")
+    how = "compiled" if compiled else "eager"
+    limit = ("bf16 matrix products", median(rates.pop("limit")))
+    tell(Found(f"training step, {parameters / 1e6:.1f}M parameters, bf16, {how}", "tokens", rates, limit))
 
 
 if __name__ == "__main__":

