@@ -31,8 +31,9 @@ FOLDER = click.option(
 
 
 def scripts() -> list[str]:
-    """Names of the scripts that have an environment."""
-    return [name for name in ENVIRONMENTS if (Path(__file__).with_name(f"{name}.py")).exists()]
+    """Names of the scripts: the other environments are those of processes that scripts start."""
+    started = {other for others in BESIDE.values() for other in others}
+    return [name for name in ENVIRONMENTS if name not in started]
 
 
 def chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -90,7 +91,7 @@ def run(names: tuple[str, ...], out: Path, folder: Path | None) -> None:
 
 def _measured(name: str) -> dict[str, Any]:
     """What a script found, and in what circumstances. Raises UserError where it failed."""
-    python = environments.python_of(name)
+    python = environments.ready(name)
     done = subprocess.run(
         [str(python), "-m", f"benchmarks.peers.{name}"],
         cwd=ROOT,

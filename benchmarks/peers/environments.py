@@ -20,7 +20,8 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "sampling": ("transformers==5.23.0",),
     "streaming": ("mosaicml-streaming==0.13.0", "torch==2.13.0"),
     "tokenizing": ("tokenizers==0.23.3",),
-    "training": ("transformers==5.23.0",),
+    # torchtitan imports triton, which torch for the CPU does not bring.
+    "training": ("transformers==5.23.0", "torchtitan==0.3.0", "torch==2.13.0", "triton==3.9.0"),
 }  # fmt: skip
 """Pinned distributions, by the name of the script that runs in the environment."""
 
@@ -37,13 +38,21 @@ def folder_of(name: str) -> Path:
 
 
 def python_of(name: str) -> Path:
-    """The interpreter of an environment, which from now on sees this project. Raises UserError if not installed."""
-    folder = folder_of(name)
-    python = folder / "bin" / "python"
-    if not (folder / _DONE).exists():
-        raise UserError(f"{name} is not installed; run `python -m benchmarks.peers install {name}`")
-    _show_project(folder)
-    return python
+    """The interpreter of an environment."""
+    return folder_of(name) / "bin" / "python"
+
+
+def ready(script: str) -> Path:
+    """The interpreter of a script's environment; this and those beside it see this project from now on.
+
+    Raises UserError where one is not installed, or holds other distributions than are pinned.
+    """
+    for name in (script, *BESIDE.get(script, ())):
+        done = folder_of(name) / _DONE
+        if not done.exists() or done.read_text().split() != list(ENVIRONMENTS[name]):
+            raise UserError(f"{name} is not installed as pinned; run `python -m benchmarks.peers install {name}`")
+        _show_project(folder_of(name))
+    return python_of(script)
 
 
 def install(name: str) -> None:

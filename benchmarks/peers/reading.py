@@ -1,22 +1,27 @@
 """Rows of token ids in random order, beside the formats that training frameworks read."""
 
+import contextlib
 import os
 import struct
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 import click
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.cpu import cost
+from benchmarks.cpu import own
 from benchmarks.inputs import prepare
 from benchmarks.peers import Found, in_turn, tell
+from benchmarks.peers.environments import python_of
 from benchmarks.work import MB, packed
 from data_pipeline.order import Order
 
 CONTEXT, AT_A_TIME = 2_048, 8
+MOSAIC = "MosaicML Streaming"
 Tokens = npt.NDArray[np.uint16]
 Read = Callable[[npt.NDArray[np.int64]], object]
 _MAGIC, _VERSION, _UINT16 = b"MMIDIDX\x00\x00", 1, 8
@@ -69,6 +74,37 @@ def arrow(tokens: Tokens, folder: Path) -> Read:
     return lambda chosen: np.asarray(dataset[chosen.tolist()]["tokens"])
 
 
+@contextlib.contextmanager
+def streaming(tokens: Tokens, batches: Sequence[npt.NDArray[np.int64]], folder: Path) -> Iterator[Callable[[], float]]:
+    """MosaicML Streaming's shards, which cannot be installed beside `datasets`: processor seconds of a round there."""
+    place = folder / "streaming"
+    place.mkdir()
+    np.save(place / "tokens.npy", tokens)
+    np.save(place / "batches.npy", np.stack(batches))
+    command = [str(python_of("streaming")), "-m", "benchmarks.peers.streaming", str(place)]
+    with (
+        (place / "log").open("w+") as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        assert process.stdin and process.stdout
+
+        def answer() -> str:
+            assert process.stdout
+            if line := process.stdout.readline():
+                return line
+            raise SystemExit(f"streaming ended: {(place / 'log').read_text()[-2_000:]}")
+
+        def round_there() -> float:
+            assert process.stdin
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return float(answer())
+
+        answer()
+        yield round_there
+        process.stdin.close()
+
+
 @click.command(epilog="Example: python -m benchmarks.peers.reading")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds that count.")
 def main(rounds: int) -> None:
@@ -91,11 +127,18 @@ def main(rounds: int) -> None:
                 raise SystemExit(f"{who} reads other ids than were written")
 
         def rate(read: Read) -> Callable[[], float]:
-            return lambda: len(order) / cost(lambda: [read(batch) for batch in batches]).cpu
+            return lambda: len(order) / own(lambda: [read(batch) for batch in batches])
 
-        notes = dict.fromkeys(list(readers)[1:], "ids alone, no checksum")
-        rates = in_turn(rounds, {who: rate(read) for who, read in readers.items()})
-        tell(Found("random reads, rows of 2,049 ids", "rows", rates, None, notes))
+        # As many bytes as a row of the store has, five for each id.
+        flat = np.memmap(folder / "flat", np.uint8, "w+", shape=(len(tokens), 5 * tokens.shape[1]))
+        flat[:] = 1
+        notes = dict.fromkeys([*list(readers)[1:], MOSAIC], "ids alone, no checksum")
+        with streaming(tokens, batches, folder) as there:
+            timed = {who: rate(read) for who, read in readers.items()}
+            timed |= {MOSAIC: lambda: len(order) / there(), "limit": rate(lambda chosen: flat[chosen])}
+            rates = in_turn(rounds, timed)
+        limit = ("memmap of all five bytes an id", median(rates.pop("limit")))
+        tell(Found("random reads, rows of 2,049 ids", "rows", rates, limit, notes))
 
 
 if __name__ == "__main__":

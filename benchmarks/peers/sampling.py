@@ -95,8 +95,8 @@ def operations(architecture: Architecture, vocab_size: int, prompt: int, tokens:
 
     Attention, which has no weights, and logits of all but the prompt's last id are left out.
     """
-    output = architecture.d_model * vocab_size
-    layers = parameters(architecture, vocab_size).total - output * (1 if architecture.tie_embeddings else 2)
+    weights = parameters(architecture, vocab_size)
+    layers, output = weights.attention + weights.feed_forward, architecture.d_model * vocab_size
     return 2.0 * (layers * (prompt + tokens - 1) + output * tokens)
 
 

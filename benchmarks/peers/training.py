@@ -1,14 +1,16 @@
-"""The training step beside Hugging Face's Llama and a nanoGPT-style loop: one process, one thread, taken in turn.
+"""The training step beside Hugging Face's Llama, torchtitan's and a nanoGPT-style loop: one thread, taken in turn.
 
-All three have 16.9M parameters, fp32 masters, bf16 compute, AdamW with the same values, a clipped gradient, and the
+All have 16.9M parameters, fp32 masters, bf16 compute, AdamW with the same values, a clipped gradient, and the
 same micro-batches of the same random ids. Ours is the step that `pretrain` runs, FSDP, order-fixed folds and
 deterministic kernels included. Time is processor time, so that a loaded machine changes little.
 """
 
+import copy
 import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +23,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from benchmarks import limits
 from benchmarks.cpu import cost
-from benchmarks.peers import Found, in_turn, tell
+from benchmarks.peers import OURS, Found, in_turn, tell
 from model.initialisation import initial_values
 from model.transformer import Transformer
 from runner.batches import Batches, Lane
@@ -37,13 +39,14 @@ from specs.training import Architecture, Training
 VOCABULARY = 8192
 ARCHITECTURE = Architecture(d_model=384, n_layers=6, n_heads=6, d_ff=1024, context_length=512)
 LANES, ROWS = 2, 4
+TITAN = "torchtitan"
 CPU = torch.device("cpu")
 
 Step = Callable[[], object]
 
 
 def training(compiled: bool) -> Training:
-    """What all three run with."""
+    """What all run with."""
     return Training.model_validate(
         {
             "lanes": LANES,
@@ -143,6 +146,57 @@ def hugging_face(data: list[Lane], compiled: bool) -> tuple[Step, int]:
     return usual_loop(model, loss_of, data), sum(p.numel() for p in model.parameters())
 
 
+def torchtitan(data: list[Lane], compiled: bool) -> Step:
+    """torchtitan's Llama 3 model of the same sizes, in the usual loop.
+
+    Its trainer asks for a GPU, and its `model_registry` for attention by flex or varlen, which train on GPUs only: the
+    model is put together from its own parts, with its attention by SDPA.
+    """
+    from torchtitan.models.common import ComplexRoPE, Embedding, Linear, RMSNorm
+    from torchtitan.models.common.attention import ScaledDotProductAttention
+    from torchtitan.models.common.config_utils import make_ffn_config, make_gqa_config
+    from torchtitan.models.llama3 import Llama3Model
+    from torchtitan.models.llama3.model import Llama3TransformerBlock
+
+    width, heads = ARCHITECTURE.d_model, ARCHITECTURE.n_heads
+    first = {"weight": partial(nn.init.normal_, std=0.02)}
+    norm = RMSNorm.Config(normalized_shape=width, param_init={"weight": nn.init.ones_})
+    rope = ComplexRoPE.Config(dim=width // heads, max_seq_len=ARCHITECTURE.context_length, theta=10_000.0)
+    layer = Llama3TransformerBlock.Config(
+        attention_norm=norm,
+        ffn_norm=norm,
+        attention=make_gqa_config(
+            dim=width,
+            n_heads=heads,
+            n_kv_heads=None,
+            wqkv_param_init=first,
+            wo_param_init=first,
+            inner_attention=ScaledDotProductAttention.Config(),
+            fuse_qkv=True,
+            rope=rope,
+        ),
+        feed_forward=make_ffn_config(
+            dim=width, hidden_dim=ARCHITECTURE.d_ff, w1_param_init=first, w2w3_param_init=first
+        ),
+    )
+    model = Llama3Model.Config(
+        dim=width,
+        vocab_size=VOCABULARY,
+        tok_embeddings=Embedding.Config(num_embeddings=VOCABULARY, embedding_dim=width, param_init=first),
+        norm=norm,
+        lm_head=Linear.Config(in_features=width, out_features=VOCABULARY, param_init=first),
+        layers=[copy.deepcopy(layer) for _ in range(ARCHITECTURE.n_layers)],
+    ).build()
+    with torch.no_grad():
+        model.init_states()
+    run = torch.compile(model) if compiled else model
+
+    def loss_of(lane: Lane) -> Tensor:
+        return F.cross_entropy(run(lane.tokens).flatten(0, 1).float(), lane.targets.flatten())
+
+    return usual_loop(model, loss_of, data)
+
+
 class _Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -176,22 +230,20 @@ class NanoStyle(nn.Module):
         return F.cross_entropy(self.output(self.norm(x)).flatten(0, 1), lane.targets.flatten())
 
 
-def nano_style(data: list[Lane], compiled: bool) -> tuple[Step, int]:
+def nano_style(data: list[Lane], compiled: bool) -> Step:
     """The nanoGPT-style model in the usual loop."""
     model = NanoStyle()
-    return usual_loop(model, torch.compile(model) if compiled else model, data), sum(
-        p.numel() for p in model.parameters()
-    )
+    return usual_loop(model, torch.compile(model) if compiled else model, data)
 
 
 @click.command(epilog="Example: python -m benchmarks.peers.training --compiled")
-@click.option("--compiled", is_flag=True, help="All three through torch.compile.")
+@click.option("--compiled", is_flag=True, help="All through torch.compile.")
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Rounds that count.")
 def main(compiled: bool, rounds: int) -> None:
-    """Tokens for each processor second of the three, beside matrix products of as many operations."""
+    """Tokens for each processor second, beside matrix products of as many operations."""
     wanted = environment_of_ranks(1)
     if any(os.environ.get(name) != value for name, value in wanted.items()):
-        # The allocator reads its settings once, and all three profit from them.
+        # The allocator reads its settings once, and all profit from them.
         os.execve(
             sys.executable, [sys.executable, "-m", "benchmarks.peers.training", *sys.argv[1:]], os.environ | wanted
         )
@@ -208,7 +260,12 @@ def main(compiled: bool, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         mine = ours(Path(folder), data, compiled)
         llama, parameters = hugging_face(data, compiled)
-        steps = {"twice": mine, "Hugging Face Transformers": llama, "nanoGPT-style": nano_style(data, compiled)[0]}
+        steps = {
+            OURS: mine,
+            "Hugging Face Transformers": llama,
+            "nanoGPT-style": nano_style(data, compiled),
+            TITAN: torchtitan(data, compiled),
+        }
         for step in steps.values():
             step()
         timed = {who: rate(step) for who, step in steps.items()}
@@ -216,7 +273,8 @@ def main(compiled: bool, rounds: int) -> None:
         dist.destroy_process_group()
     how = "compiled" if compiled else "eager"
     limit = ("bf16 matrix products", median(rates.pop("limit")))
-    tell(Found(f"training step, {parameters / 1e6:.1f}M parameters, bf16, {how}", "tokens", rates, limit))
+    what = f"training step, {parameters / 1e6:.1f}M parameters, bf16, {how}"
+    tell(Found(what, "tokens", rates, limit, {TITAN: "its model in the usual loop; its trainer needs a GPU"}))
 
 
 if __name__ == "__main__":
