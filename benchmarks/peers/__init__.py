@@ -9,14 +9,16 @@ where work is done by processes of its own, and hands what it found to `tell`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
+from typing import TypeVar
 
 import click
 
 from specs.tables import number, table
 
+T = TypeVar("T")
 OURS = "twice"
 MARK = "result: "
 """Begins the line of a peer script's output that a program reads."""
@@ -63,12 +65,12 @@ def shown(rate: float) -> str:
     return number(round(rate)) if rate >= 100 else f"{rate:.3g}"
 
 
-def in_turn(rounds: int, rates: Mapping[str, "object"]) -> dict[str, list[float]]:
-    """Rates of each in so many rounds, a round of each after the other, after one that does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in rates}
+def in_turn(rounds: int, timed: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
+    """What each measured in so many rounds, a round of each after the other, after one that does not count."""
+    taken: dict[str, list[T]] = {name: [] for name in timed}
     for index in range(rounds + 1):
-        for name, rate in rates.items():
-            value = rate()  # type: ignore[operator]
+        for name, measure in timed.items():
+            value = measure()
             if index:
                 taken[name].append(value)
     return taken
