@@ -18,7 +18,6 @@ import sysconfig
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -196,15 +195,13 @@ def speed(made: Sequence[Made], package: Path, workers: int, rounds: int) -> Non
         OFFICIAL: [said == "passed" for said in official(made, package, workers)],
         PLUS: [said == "pass" for said in plus(made, recorded, workers)],
     }
-    taken = in_turn(
-        rounds,
-        {
-            OURS: partial(cost, lambda: ours(made, workers)),
-            OFFICIAL: partial(cost, lambda: official(made, package, workers)),
-            PLUS: partial(cost, lambda: plus(made, recorded, workers)),
-            "limit": lambda: unprotected(made),
-        },
-    )
+    timed: dict[str, Callable[[], Cost]] = {
+        OURS: lambda: cost(lambda: ours(made, workers)),
+        OFFICIAL: lambda: cost(lambda: official(made, package, workers)),
+        PLUS: lambda: cost(lambda: plus(made, recorded, workers)),
+        "limit": lambda: unprotected(made),
+    }
+    taken = in_turn(rounds, timed)
     least = taken.pop("limit")
     notes = {
         who: f"the same verdict for {sum(a == b for a, b in zip(said, passed[OURS], strict=True))} of {len(made)}"

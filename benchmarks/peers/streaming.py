@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.cpu import own
 
@@ -34,7 +35,7 @@ def main(folder: Path) -> None:
             writer.write({"tokens": row})
     dataset = StreamingDataset(local=out, shuffle=False, batch_size=batches.shape[1])
 
-    def read(rows: list[int]) -> object:
+    def read(rows: list[int]) -> npt.NDArray[np.uint16]:
         return np.stack([dataset[row]["tokens"] for row in rows])
 
     for chosen in batches:
