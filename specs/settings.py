@@ -9,12 +9,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from specs import ROOT as ROOT
 from specs.errors import UserError
 from specs.quantities import Bytes, Natural, Positive
 from specs.section import Items, Section
-
-ROOT = Path(__file__).resolve().parent.parent
-"""The project root: specs name local files relative to it."""
 
 
 class Settings(Section):
