@@ -2,12 +2,9 @@
 
 import subprocess
 from functools import cache
-from pathlib import Path
 
+from specs import ROOT
 from specs.errors import UserError
-
-ROOT = Path(__file__).resolve().parent.parent
-"""The project root; `specs.settings` has it too, but takes long to import."""
 
 
 def commit_of(revision: str) -> str:
@@ -20,10 +17,15 @@ def commit_of(revision: str) -> str:
     return found.strip()
 
 
-@cache
 def show(commit: str, path: str) -> str | None:
-    """Text of a file at a commit (its hash: a branch moves)."""
-    return run_git("show", f"{commit}:./{path}")
+    """Text of a file at a commit (its hash: a branch moves), by its path from the project root."""
+    texts = _texts(commit)
+    return texts[path] if path in texts else _shown(commit, path)
+
+
+def files(commit: str, folder: str) -> list[str]:
+    """Paths of what a folder holds at a commit, in it and below it, sorted."""
+    return sorted(path for path in _tree(commit) if path.startswith(f"{folder}/"))
 
 
 def blob(commit: str, path: str) -> str | None:
@@ -33,15 +35,51 @@ def blob(commit: str, path: str) -> str | None:
 
 @cache
 def _tree(commit: str) -> dict[str, str]:
-    lines = (run_git("ls-tree", "-r", "-t", commit) or "").splitlines()
-    entries = (line.partition("\t") for line in lines)
+    entries = (
+        line.partition("\t") for line in (run_git("ls-tree", "-r", "-t", "-z", commit) or "").split("\0") if line
+    )
     return {path: facts.split()[2] for facts, _, path in entries}
+
+
+@cache
+def _shown(commit: str, path: str) -> str | None:
+    return run_git("show", f"{commit}:./{path}")
+
+
+@cache
+def _texts(commit: str) -> dict[str, str]:
+    """Texts of all YAML files of the specs at a commit, and of the pipeline, by path: one process instead of many."""
+    wanted = {
+        path: blob
+        for path, blob in _tree(commit).items()
+        if path == "dvc.yaml" or (path.startswith("specs/") and path.endswith(".yaml"))
+    }
+    output = _run("cat-file", "--batch", given="".join(f"{blob}\n" for blob in wanted.values())) or b""
+    texts, at = {}, 0
+    for path in wanted:
+        head, _, _ = output[at : at + 200].partition(b"\n")
+        match head.split():
+            case [_, kind, size]:
+                begin = at + len(head) + 1
+                at = begin + int(size) + 1
+                if kind == b"blob":
+                    texts[path] = output[begin : at - 1].decode("utf-8", "replace")
+            case _:
+                at += len(head) + 1  # missing, as a submodule is
+    return texts
 
 
 def run_git(*arguments: str) -> str | None:
     """Output of a git command in the project root; none where it fails."""
+    output = _run(*arguments)
+    return None if output is None else output.decode("utf-8", "replace")
+
+
+def _run(*arguments: str, given: str = "") -> bytes | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, check=False, timeout=60, input=given.encode()
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"cannot run git: {error}") from error
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from specs.errors import UserError
 from specs.experiment import Experiment
-from specs.git import blob, commit_of, run_git, show
+from specs.git import blob, commit_of, files, show
 from specs.loading import load_experiment
 from specs.settings import ROOT
 
@@ -66,8 +66,8 @@ def from_text(label: str, text: str, path: Path) -> Side:
 
 def experiments(revision: str) -> list[str]:
     """Paths of all experiments of a revision, from the project root."""
-    names = run_git("ls-tree", "--name-only", commit_of(revision), f"{EXPERIMENTS}/")
-    return sorted(name for name in (names or "").splitlines() if name.endswith(".yaml"))
+    names = files(commit_of(revision), EXPERIMENTS)
+    return [name for name in names if name.count("/") == EXPERIMENTS.count("/") + 1 and name.endswith(".yaml")]
 
 
 def _read(

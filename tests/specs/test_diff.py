@@ -14,6 +14,7 @@ from specs.consequences import Difference, difference
 from specs.diff import changes
 from specs.errors import UserError
 from specs.experiment import Experiment
+from specs.git import commit_of, files, show
 from specs.pipeline import expand, lock_of
 from specs.revisions import Side
 from specs.settings import ROOT
@@ -159,6 +160,25 @@ def test_revisions_are_read_with_the_files_that_they_include(repository: Path) -
     subprocess.run(commit, cwd=repository, check=True, capture_output=True)
     assert one_sided(["HEAD~1..HEAD"]) == ["specs/experiments/small.yaml is gone in HEAD"]
     assert one_sided(["HEAD..HEAD~1"]) == ["specs/experiments/small.yaml is new in HEAD~1"]
+
+
+def test_files_of_a_commit_are_those_that_git_shows(repository: Path) -> None:
+    odd = ["specs/empty.yaml", "specs/ä b.yaml", "specs/folder.yaml/in.yaml", "specs/open.yaml", "notes.txt"]
+    for number, name in enumerate(odd):
+        path = repository / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x: é\n" * number + "end" * (number % 2))
+    (repository / "specs" / "link.yaml").symlink_to("open.yaml")
+    for arguments in (["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "odd"]):
+        subprocess.run(["git", *arguments], cwd=repository, check=True, capture_output=True)
+    commit = commit_of("HEAD")
+    for name in ["notes.txt", "dvc.yaml", *(name for name in files(commit, "specs") if (repository / name).is_file())]:
+        shown = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=repository, capture_output=True, check=True).stdout
+        assert show(commit, name) == shown.decode()
+    assert show(commit, "specs/absent.yaml") is None
+    assert files(commit, "specs/experiments") == [
+        f"specs/experiments/{name}.yaml" for name in ("code-34b", "small", "smoke")
+    ]
 
 
 def test_formatting_comments_and_key_order_are_no_difference(repository: Path) -> None:
