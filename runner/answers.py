@@ -7,6 +7,7 @@ that was opened while it was made, including those that were not there. All are 
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -18,8 +19,8 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
-"""The project root; `specs.settings` has it too, but builds a section, which is what takes long."""
+from specs import ROOT
+
 KEPT = 200
 """Answers that stay on disk, the newest first."""
 _CODE = (".py", ".pyc", ".so")
@@ -37,21 +38,27 @@ def repeat(question: Iterable[str], work: Callable[[], Answer], apart: Sequence[
     apart: files whose contents are part of the question, whatever their names. Whatever `work` raises is raised, and
     nothing is kept.
     """
-    path = folder() / f"{_digest_of(question)}.json"
-    if (known := _known(path)) is not None:
-        return known
-    with _watching() as opened:
-        text, code = work()
-    files = sorted(opened - {_absolute(name) for name in apart})
-    # A pipe (`twice check <(...)`) or a device says something else each time.
-    if all(_is_plain(name) for name in files):
-        _keep(path, {"files": {name: _sha256(name) for name in files}, "text": text, "code": code})
-    return text, code
+    with _uncollected():
+        state = _state()
+        path = folder() / f"{_digest_of(question, state)}.json"
+        if (known := _known(path)) is not None:
+            return known
+        from runner.parsed import remembering
+
+        shelf = folder("parsed")
+        with remembering(shelf, state), _watching() as opened:
+            text, code = work()
+        # What the shelf holds follows from texts that were opened as well.
+        files = sorted(name for name in opened - {*map(_absolute, apart)} if not name.startswith(f"{shelf}{os.sep}"))
+        # A pipe (`twice check <(...)`) or a device says something else each time.
+        if all(_is_plain(name) for name in files):
+            _keep(path, {"files": {name: _sha256(name) for name in files}, "text": text, "code": code})
+        return text, code
 
 
-def folder() -> Path:
+def folder(name: str = "answers") -> Path:
     """Where answers are kept: `answers` in the folder `TWICE_SCRATCH`, or `scratch`. It may be removed at any time."""
-    return ROOT / (os.environ.get("TWICE_SCRATCH") or "scratch") / "answers"
+    return ROOT / (os.environ.get("TWICE_SCRATCH") or "scratch") / name
 
 
 def states_of(states: Sequence[str]) -> list[str]:
@@ -76,12 +83,33 @@ def files_in(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     return [*arguments[:1], *(_sha256(name) or name for name in names)], names
 
 
-def _digest_of(question: Iterable[str]) -> str:
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave memory alone: a command that is about to end gives it all back at once, and looks through it for nothing.
+
+    Afterwards no collection, that at the end of the process included, looks at what is alive now.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was:
+            gc.enable()
+
+
+def _digest_of(question: Iterable[str], state: str) -> str:
     """Hex sha256 of the question and of all that any answer depends on."""
-    facts: list[Any] = [list(question), str(Path.cwd()), sys.version]
-    facts.append(sorted((name, value) for name, value in os.environ.items() if name.startswith("TWICE_")))
+    variables = sorted((name, value) for name, value in os.environ.items() if name.startswith("TWICE_"))
+    facts = [list(question), str(Path.cwd()), variables, state]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _state() -> str:
+    """Hex sha256 of all code: Python, installed distributions, and the rooms that answers come from."""
     installed = os.listdir(Path(click.__file__).parent.parent)
-    facts.append(sorted(name for name in installed if name.endswith(".dist-info")))
+    facts: list[Any] = [sys.version, sorted(name for name in installed if name.endswith(".dist-info"))]
     for room in ("specs", "runner"):
         names = sorted(name for name in os.listdir(ROOT / room) if name.endswith(".py"))
         facts.append([(room, name, _sha256(str(ROOT / room / name))) for name in names])
@@ -100,13 +128,13 @@ def _known(path: Path) -> Answer | None:
 
 
 def _keep(path: Path, held: dict[str, Any]) -> None:
+    from runner.parsed import remove_all_but
     from specs.files import write_json
 
     # Where nothing can be written, the next answer takes as long as this one.
     with contextlib.suppress(OSError):
         write_json(path, held)
-        for old in sorted(path.parent.glob("*.json"), key=lambda each: each.stat().st_mtime_ns, reverse=True)[KEPT:]:
-            old.unlink(missing_ok=True)
+        remove_all_but(KEPT, path.parent)
 
 
 @contextlib.contextmanager

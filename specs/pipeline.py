@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from specs import reading
 from specs.errors import UserError
 from specs.experiment import Experiment
 from specs.files import canonical_json
@@ -61,20 +62,25 @@ def lock_of(*experiments: Experiment) -> Lock:
 
 def expand(text: str, lock: Lock) -> dict[str, Stage]:
     """The stages of a `dvc.yaml` over a lock, by name as DVC gives it. Raises UserError where it cannot be expanded."""
-    from ruamel.yaml.error import YAMLError
-
     try:
         stages = _parsed(text)["stages"]
         return {stage.name: stage for name, body in stages.items() for stage in _instances(name, body, lock)}
-    except (YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"dvc.yaml cannot be expanded over the lock: {' '.join(str(error).split())}") from error
 
 
 @lru_cache(maxsize=2)
 def _parsed(text: str) -> Any:
-    from ruamel.yaml import YAML
+    def parse() -> Any:
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
 
-    return YAML(typ="safe", pure=True).load(text)
+        try:
+            return YAML(typ="safe", pure=True).load(text)
+        except YAMLError as error:
+            raise UserError(str(error)) from error
+
+    return reading.recall("pipeline", text, parse)
 
 
 def _instances(name: str, body: Mapping[str, Any], lock: Lock) -> Iterator[Stage]:

@@ -1,26 +1,27 @@
 """YAML files to plain values, those that they include in place, and where in which file each value stands."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-
+from specs import ROOT
 from specs.errors import UserError
-from specs.settings import ROOT
 
 Read = Callable[[Path], str]
+Recall = Callable[[str, str, Callable[[], Any]], Any]
+"""What is made of a text, by what it is called, the text, and the work that makes it: plain JSON values."""
+Tree = list[Any]
+"""Line and column, counted from 1, a kind, and a content: `value` plain; `error` a message; `list` trees; `mapping`
+pairs of trees, those of keys first. Plain JSON, so that it can be kept."""
 
 _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """A place in a YAML file; line and column count from 1."""
 
     file: str
@@ -54,6 +55,25 @@ def read_document(path: Path, read: Read = Path.read_text) -> Document:
     return document
 
 
+def _work(what: str, text: str, work: Callable[[], Any]) -> Any:
+    return work()
+
+
+recall: Recall = _work
+"""What texts become, as it is known already or worked out now: see `recalling`."""
+
+
+@contextlib.contextmanager
+def recalling(chosen: Recall) -> Iterator[None]:
+    """Have `chosen` answer meanwhile what a text becomes, where it knows, so that nothing is parsed twice."""
+    global recall
+    before, recall = recall, chosen
+    try:
+        yield
+    finally:
+        recall = before
+
+
 class _Reader:
     """One pass over a file and the files that it includes."""
 
@@ -69,77 +89,119 @@ class _Reader:
             raise UserError(f"{self._place(at, name)}: there is no file {name}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{self._place(at, name)}: cannot read {name}: {error}") from error
-        yaml = YAML(typ="safe", pure=True)
-        try:
-            root = _composed(text)
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-            raise UserError(f"{place}: {error.problem or error.context}") from error
-        except (YAMLError, ValueError) as error:
-            raise UserError(f"{name}: {' '.join(str(error).split())}") from error
-        if root is None:
-            raise UserError(f"{name}:1:1: the file is empty")
+        tree = _tree(text)
+        if isinstance(tree, str):
+            raise UserError(f"{name}{tree}")
         self.document.values.setdefault(at, Position(name, 1, 1))
-        return self._value(root, at, path, yaml, (*including, path))
+        return self._value(tree, at, name, (*including, path))
 
-    def _value(self, node: Node, at: tuple[str | int, ...], path: Path, yaml: YAML, including: tuple[Path, ...]) -> Any:
-        position = _position(node, _display(path))
-        self.document.values[at] = position
+    def _value(self, tree: Tree, at: tuple[str | int, ...], name: str, including: tuple[Path, ...]) -> Any:
+        line, column, kind, content = tree
+        position = self.document.values[at] = Position(name, line, column)
         self.count += 1
         if len(at) > _MAX_DEPTH or self.count > _MAX_VALUES:
             raise UserError(f"{position}: nested too deeply, or too many values: is an anchor inside itself?")
-        match node:
-            case MappingNode():
-                return dict(self._entries(node, at, path, yaml, including))
-            case SequenceNode():
-                return [self._value(item, (*at, index), path, yaml, including) for index, item in enumerate(node.value)]
-            case ScalarNode():
-                return self._scalar(node, at, path, yaml, including)
-        raise UserError(f"{position}: neither a mapping, nor a list, nor a value")
-
-    def _entries(
-        self, node: MappingNode, at: tuple[str | int, ...], path: Path, yaml: YAML, including: tuple[Path, ...]
-    ) -> Iterator[tuple[str, Any]]:
-        first: dict[str, Position] = {}
-        for key_node, value_node in node.value:
-            position = _position(key_node, _display(path))
-            if not isinstance(key_node, ScalarNode):
-                raise UserError(f"{position}: a key must be plain text")
-            key = key_node.value
-            if key in first:
-                raise UserError(f"{position}: duplicate key {key!r}, first given on line {first[key].line}")
-            first[key] = position
-            self.document.keys[(*at, key)] = position
-            yield key, self._value(value_node, (*at, key), path, yaml, including)
-
-    def _scalar(
-        self, node: ScalarNode, at: tuple[str | int, ...], path: Path, yaml: YAML, including: tuple[Path, ...]
-    ) -> Any:
-        if node.tag == "tag:yaml.org,2002:timestamp":
-            return node.value
-        try:
-            value = yaml.constructor.construct_object(node, deep=True)
-        except (YAMLError, ValueError, OverflowError) as error:
-            raise UserError(f"{_position(node, _display(path))}: cannot read {node.value!r}") from error
-        if isinstance(value, str) and value.startswith(("./", "../")) and value.endswith(".yaml"):
-            target = Path(_normal(path.parent / value))
+        if kind == "mapping":
+            return self._mapping(content, at, name, including)
+        if kind == "list":
+            return [self._value(item, (*at, index), name, including) for index, item in enumerate(content)]
+        if kind == "error":
+            raise UserError(f"{position}: {content}")
+        if isinstance(content, str) and content.startswith(("./", "../")) and content.endswith(".yaml"):
+            target = Path(_normal(including[-1].parent / content))
             if target in including:
-                raise UserError(f"{_position(node, _display(path))}: {value} includes itself")
+                raise UserError(f"{position}: {content} includes itself")
             return self.file(target, at, including)
-        if isinstance(value, bytes | set | tuple):
-            raise UserError(f"{_position(node, _display(path))}: tag {node.tag!r} is not allowed")
-        return value
+        return content
+
+    def _mapping(
+        self, entries: list[list[Tree]], at: tuple[str | int, ...], name: str, including: tuple[Path, ...]
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for (line, column, kind, key), tree in entries:
+            position = Position(name, line, column)
+            if kind == "error":
+                raise UserError(f"{position}: {key}")
+            if key in values:
+                first = self.document.keys[(*at, key)].line
+                raise UserError(f"{position}: duplicate key {key!r}, first given on line {first}")
+            self.document.keys[(*at, key)] = position
+            values[key] = self._value(tree, (*at, key), name, including)
+        return values
 
     def _place(self, at: tuple[str | int, ...], name: str) -> str:
         return str(self.document.values[at]) if at in self.document.values else name
 
 
 @lru_cache(maxsize=64)
-def _composed(text: str) -> Node | None:
+def _tree(text: str) -> Tree | str:
+    """The values of a text, or what is wrong with it as YAML, to follow the name of its file."""
     # The slow part; experiments include one file several times, and two sides of a comparison the same files.
-    root: Node | None = YAML(typ="safe", pure=True).compose(text)
-    return root
+    tree: Tree | str = recall("tree", text, lambda: _composed(text))
+    return tree
+
+
+def _composed(text: str) -> Tree | str:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        root = YAML(typ="safe", pure=True).compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        return f"{place}: {error.problem or error.context}"
+    except (YAMLError, ValueError) as error:
+        return f": {' '.join(str(error).split())}"
+    return ":1:1: the file is empty" if root is None else _Planter().plant(root)
+
+
+class _Planter:
+    """Nodes of a YAML text, as ruamel.yaml composes them, to trees."""
+
+    def __init__(self) -> None:
+        from ruamel.yaml import YAML
+
+        self.construct = YAML(typ="safe", pure=True).constructor.construct_object
+        # An anchor may be used many times, even inside itself.
+        self.planted: dict[int, Tree] = {}
+
+    def plant(self, node: Any) -> Tree:
+        if (known := self.planted.get(id(node))) is not None:
+            return known
+        pairs: list[list[Tree]] = []
+        items: list[Tree] = []
+        tree: Tree = [node.start_mark.line + 1, node.start_mark.column + 1]
+        self.planted[id(node)] = tree
+        match node.id:
+            case "mapping":
+                tree += "mapping", pairs
+                pairs += ([self._key(key), self.plant(value)] for key, value in node.value)
+            case "sequence":
+                tree += "list", items
+                items += (self.plant(item) for item in node.value)
+            case "scalar":
+                tree += self._scalar(node)
+            case _:
+                tree += "error", "neither a mapping, nor a list, nor a value"
+        return tree
+
+    def _key(self, node: Any) -> Tree:
+        place = [node.start_mark.line + 1, node.start_mark.column + 1]
+        return [*place, "value", node.value] if node.id == "scalar" else [*place, "error", "a key must be plain text"]
+
+    def _scalar(self, node: Any) -> tuple[str, Any]:
+        from ruamel.yaml.error import YAMLError
+
+        if node.tag == "tag:yaml.org,2002:timestamp":
+            return "value", node.value
+        try:
+            value = self.construct(node, deep=True)
+        except (YAMLError, ValueError, OverflowError, LookupError):
+            return "error", f"cannot read {node.value!r}"
+        if isinstance(value, bytes | set | tuple):
+            return "error", f"tag {node.tag!r} is not allowed"
+        return "value", value
 
 
 def _normal(path: Path) -> str:
@@ -156,7 +218,3 @@ def _normal(path: Path) -> str:
 def _display(path: Path) -> str:
     absolute = path if path.is_absolute() else Path.cwd() / path
     return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else str(path)
-
-
-def _position(node: Node, name: str) -> Position:
-    return Position(name, node.start_mark.line + 1, node.start_mark.column + 1)

@@ -116,7 +116,20 @@ def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- 1", "a: &a [*a]", "a: !!python/object:os.system x", "\x00", "a: 'b", "[" * 500]
+    "text",
+    [
+        "",
+        "- 1",
+        "a: &a [*a]",
+        "a: !!python/object:os.system x",
+        "a: !!int",
+        "a: !!bool perhaps",
+        "a: !!binary aaaa",
+        "{[a]: b}",
+        "\x00",
+        "a: 'b",
+        "[" * 500,
+    ],
 )
 def test_what_is_no_experiment_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
@@ -145,7 +158,9 @@ def test_any_mutation_is_refused_in_lines_or_valid(seed: int, tmp_path_factory: 
     text = list(SMOKE.read_text().replace("../", f"{ROOT}/specs/experiments/../"))
     for _ in range(rng.randint(1, 6)):
         at = rng.randrange(len(text))
-        text[at] = rng.choice(["", " ", ":", "\n", "-", "{", "]", "0", "x", "&a", "*a", "!", "\t", "'", text[at] * 2])
+        text[at] = rng.choice(
+            ["", " ", ":", "\n", "-", "{", "]", "0", "x", "&a", "*a", "!!int ", "\t", "'", text[at] * 2]
+        )
     path = tmp_path_factory.mktemp("mutated") / "smoke.yaml"
     path.write_text("".join(text))
     try:
