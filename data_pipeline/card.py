@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from data_pipeline.documents import shards
 from specs import stage
-from specs.data import Corpus, GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Source
+from specs.data import Corpus
 from specs.errors import UserError
 from specs.files import replacing, sha256_file, write_bytes, write_json
+from specs.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Source
 
 STAGES = ("ingested", "filtered", "deduplicated", "decontaminated", "documents")
 """Folders of a corpus, in the order in which documents pass through them."""

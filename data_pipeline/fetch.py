@@ -21,20 +21,11 @@ from pypi_simple import NoSuchProjectError, PyPISimple, UnsupportedContentTypeEr
 from data_pipeline import trees
 from data_pipeline.pinned import CHUNK, Mirrors, Store, WrongBytesError, copy_out, read_chunks
 from specs import settings, stage
-from specs.data import (
-    Benchmark,
-    Corpus,
-    GitCommit,
-    HttpsFile,
-    HubFile,
-    LocalFile,
-    LocalFolder,
-    PackageIndexFile,
-    Pinned,
-)
+from specs.data import Benchmark, Corpus
 from specs.errors import UserError
 from specs.files import replacing, write_json
 from specs.progress import Progress
+from specs.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned
 
 ATTEMPTS = 3
 TIMEOUT = (10.0, 60.0)

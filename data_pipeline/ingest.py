@@ -15,10 +15,11 @@ from data_pipeline.pairs import Pair, docstring_pairs
 from data_pipeline.records import COLUMNS, READERS, Found
 from data_pipeline.rows import ENDINGS, Row, rows
 from specs import stage
-from specs.data import Corpus, Ingest, Source
+from specs.data import Corpus, Ingest
 from specs.errors import UserError
 from specs.files import replacing, sha256_file, write_json
 from specs.progress import Progress
+from specs.sources import Source
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -13,9 +13,9 @@ from data_pipeline.fetch import Origin, UnreachableError
 from data_pipeline.pinned import WrongBytesError
 from data_pipeline.trees import UnreadableError
 from specs import settings, stage
-from specs.data import Locator, Pinned
 from specs.errors import UserError
 from specs.progress import Progress
+from specs.sources import Locator, Pinned
 
 _NOT_KNOWN_YET = "0" * 64
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from specs.data import Benchmark, Source
+from specs.data import Benchmark
 from specs.experiment import BenchmarkRun
 from specs.reasons import reason
+from specs.sources import Source
 
 Kind = Literal["changed", "added", "removed", "renamed", "reordered"]
 _OPPOSITE: dict[Kind, Kind] = {"added": "removed", "removed": "added"}

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from specs.arithmetic import parameters, pretraining_steps, tokens_per_step
-from specs.data import Corpus, GitCommit, HttpsFile, HubFile, PackageIndexFile, Source
+from specs.data import Corpus
 from specs.experiment import Experiment
+from specs.sources import GitCommit, HttpsFile, HubFile, PackageIndexFile, Source
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _field_docs() -> dict[tuple[str, str], str]:
     """The text under each field, by class and field, inherited fields included."""
     own: dict[str, dict[str, str]] = {}
     bases: dict[str, list[str]] = {}
-    for module in ("specs.data", "specs.training", "specs.experiment"):
+    for module in ("specs.sources", "specs.data", "specs.training", "specs.experiment"):
         tree = ast.parse(inspect.getsource(importlib.import_module(module)))
         for node in tree.body:
             if isinstance(node, ast.ClassDef):

@@ -10,8 +10,9 @@ import click
 
 from data_pipeline.documents import DocumentWriter
 from data_pipeline.ingest import ingest
-from specs.data import Corpus, Dedup, Filter, LocalFile, MinHash, Source
+from specs.data import Corpus, Dedup, Filter, MinHash
 from specs.files import replacing, sha256_file
+from specs.sources import LocalFile, Source
 from specs.stage import Ledger
 
 LIMITS = Filter(licences=("LicenseRef-mixed",))

@@ -12,8 +12,9 @@ from data_pipeline import card as module
 from data_pipeline.card import STAGES, main
 from data_pipeline.documents import Document, document_id, write_documents
 from specs import stage
-from specs.data import Benchmark, Corpus, Decontaminate, LocalFile, Pinned, Source
+from specs.data import Benchmark, Corpus, Decontaminate
 from specs.files import tree_digests
+from specs.sources import LocalFile, Pinned, Source
 
 PINNED = Pinned(locator=LocalFile(kind="file", path="a.tar"), sha256="1" * 64)
 CORPUS = Corpus(

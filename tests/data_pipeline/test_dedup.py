@@ -15,7 +15,8 @@ from data_pipeline.documents import Document, Message, document_id, read_documen
 from data_pipeline.engine import Engine
 from data_pipeline.minhash import band_keys, jaccard, shingles, verified
 from data_pipeline.words import words
-from specs.data import Corpus, Dedup, LocalFile, MinHash, Source
+from specs.data import Corpus, Dedup, MinHash
+from specs.sources import LocalFile, Source
 
 SECTION = MinHash()
 

@@ -23,11 +23,12 @@ from ruamel.yaml import YAML
 
 from data_pipeline.engine import Buckets, Engine, configured
 from data_pipeline.problems import read_problems
-from specs.data import Augment, Benchmark, Corpus, Decontaminate, LocalFile, Pinned, Source, Tokenizer
+from specs.data import Augment, Benchmark, Corpus, Decontaminate, Tokenizer
 from specs.errors import UserError
 from specs.files import sha256_file, tree_digests
 from specs.nodes import TokenizerNode, TokenStoreNode
 from specs.settings import ROOT
+from specs.sources import LocalFile, Pinned, Source
 
 CHAIN = Path(__file__).with_name("chain.py")
 # A cluster that nobody else can reach needs no password.

@@ -13,9 +13,9 @@ from data_pipeline import fetch as stage
 from data_pipeline.fetch import Origin, Wanted, fetch, write
 from data_pipeline.pin import parse_locator, pin
 from data_pipeline.pinned import Mirrors, Store
-from specs.data import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned
 from specs.errors import UserError
 from specs.files import tree_digests
+from specs.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned
 
 DATA = b"source archive" * 1000
 SHA = hashlib.sha256(DATA).hexdigest()

@@ -21,9 +21,10 @@ from data_pipeline.filter import keep
 from data_pipeline.ingest import ingest
 from data_pipeline.pinned import copy_out
 from specs import stage
-from specs.data import Augment, Corpus, Filter, Ingest, LocalFile, Source
+from specs.data import Augment, Corpus, Filter, Ingest
 from specs.errors import UserError
 from specs.settings import ROOT
+from specs.sources import LocalFile, Source
 from specs.stage import Ledger
 
 GOOD = b'def area(width, height):\n    """Area of a rectangle."""\n    return width * height\n'

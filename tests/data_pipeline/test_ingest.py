@@ -8,8 +8,9 @@ import pytest
 
 from data_pipeline.documents import Document, document_id
 from data_pipeline.ingest import _pattern, ingest
-from specs.data import Ingest, LocalFile, Source
+from specs.data import Ingest
 from specs.errors import UserError
+from specs.sources import LocalFile, Source
 from specs.stage import Ledger
 
 FILES = {

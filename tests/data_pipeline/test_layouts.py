@@ -16,7 +16,8 @@ import pytest
 from data_pipeline.documents import Document
 from data_pipeline.filter import keep
 from data_pipeline.ingest import ingest
-from specs.data import Filter, Ingest, LocalFile, Source
+from specs.data import Filter, Ingest
+from specs.sources import LocalFile, Source
 from specs.stage import Ledger
 
 LANGUAGES = ("python", "java", "markdown", "text", "conversation")

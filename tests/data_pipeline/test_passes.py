@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 from data_pipeline.documents import Document, document_id, read_documents, write_documents
 from data_pipeline.passes import pass_over
 from specs import settings, stage
-from specs.data import Augment, Benchmark, Corpus, Decontaminate, LocalFile, Pinned, Source
+from specs.data import Augment, Benchmark, Corpus, Decontaminate
 from specs.files import tree_digests
+from specs.sources import LocalFile, Pinned, Source
 
 PROBLEM = {
     "task_id": 1,

@@ -21,7 +21,10 @@ PLUMBING = {f"specs.{name}" for name in ("errors", "lock", "loading", "nodes", "
 # Schema and defaults reach a stage through the lock; how a number is derived from them does not.
 SCHEMA = {
     "specs",
-    *(f"specs.{n}" for n in ("data", "experiment", "files", "identity", "quantities", "section", "training")),
+    *(
+        f"specs.{n}"
+        for n in ("data", "experiment", "files", "identity", "quantities", "section", "sources", "training")
+    ),
 }
 
 # Programs that a stage starts instead of importing them.
