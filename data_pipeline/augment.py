@@ -1,7 +1,8 @@
 """Augment: a share of the documents of code is rewritten in ways that keep its meaning, each proven.
 
 Which documents, and how, follows from (document id, transform, seed) alone. A rewritten document takes the place of the
-original; what cannot be proven is left as it was, and counted.
+original; what cannot be proven is left as it was, and counted. Last, a share of all documents but conversations is
+marked to be written with its middle last (`data_pipeline.middle`).
 """
 
 import dataclasses
@@ -16,14 +17,21 @@ import click
 from data_pipeline import engine as engines
 from data_pipeline import layout
 from data_pipeline.documents import Document
+from data_pipeline.middle import Cut
 from data_pipeline.passes import pass_over
 from data_pipeline.transforms import TRANSFORMS
 from specs import stage
 from specs.data import Augment, Corpus
 
+MIDDLE = "fill_in_the_middle"
+"""Name of the section in the spec, as the other transforms go by the names of their shares."""
+
 
 def augment(document: Document, section: Augment) -> tuple[Document, dict[str, str]]:
-    """The document as augmented, and for each transform that was chosen: `applied`, `nothing to change`, `unproven`."""
+    """The document as augmented, and for each transform that was chosen: `applied`, `nothing to change`, `unproven`.
+
+    Of a middle that comes last the outcome is the order of parts: `psm` or `spm`.
+    """
     outcomes: dict[str, str] = {}
     text = document.text
     applied: list[str] = []
@@ -38,13 +46,20 @@ def augment(document: Document, section: Augment) -> tuple[Document, dict[str, s
         if changed is not None and changed != text:
             text = changed
             applied.append(name)
+    if (wanted := section.fill_in_the_middle) is not None and document.language != "conversation":
+        chance = _hash(document.id, MIDDLE, section.seed)
+        if chance < wanted.rate * 2**64:
+            cut = Cut.draw(len(text), wanted, random.Random(chance))
+            outcomes[MIDDLE] = cut.order
+            applied.append(cut.mark)
     derived = "+".join(filter(None, [document.derived, *applied]))
     return dataclasses.replace(document, text=text, derived=derived), outcomes
 
 
 def rewrite(documents: Iterable[Document], section: Augment, ledger: stage.Ledger) -> Iterator[Document]:
     """Every document, augmented or not, in the order given; the ledger counts outcomes by transform."""
-    outcomes: dict[str, Counter[str]] = {name: Counter() for name in TRANSFORMS}
+    names = [*TRANSFORMS, *([MIDDLE] if section.fill_in_the_middle is not None else [])]
+    outcomes: dict[str, Counter[str]] = {name: Counter() for name in names}
     unproven: list[str] = []
     for document in documents:
         ledger.take(document.source, document.size)

@@ -84,17 +84,23 @@ class Contents:
     licences: Counter[str]
     derived: int
     """Documents that an augmentation has changed."""
+    middles: Counter[str]
+    """Documents to be written with their middle last, by the order of their parts."""
 
 
 def contents(folder: Path) -> Contents:
     """Languages and licences of a folder of documents, without reading their texts."""
-    languages, licences, derived = Counter[str](), Counter[str](), 0
+    languages, licences, derived, middles = Counter[str](), Counter[str](), 0, Counter[str]()
     for shard in shards(folder):
         table = pq.read_table(shard, columns=["language", "licence", "derived"]).to_pydict()
         languages.update(table["language"])
         licences.update(table["licence"])
-        derived += sum(map(bool, table["derived"]))
-    return Contents(languages, licences, derived)
+        for marks in filter(None, table["derived"]):
+            *changes, last = marks.split("+")
+            order = last.removeprefix("fim-").partition("@")[0] if last.startswith("fim-") else None
+            middles.update(filter(None, [order]))
+            derived += bool(changes) or order is None
+    return Contents(languages, licences, derived, middles)
 
 
 def croissant(corpus: Corpus, folder: Path, found: Contents) -> dict[str, Any]:
@@ -182,7 +188,7 @@ def card(corpus: Corpus, ledgers: Mapping[str, Mapping[str, Any]], found: Conten
         f"{redacted.get('addresses', 0):,} network addresses, {redacted.get('secrets', 0):,} secrets. {_REMAINS}",
         f"## Benchmarks\n\nCleaned of {against}: {dropped:,} documents dropped for what they shared with a problem.",
         f"## Augmentation\n\n{found.derived:,} documents were rewritten without changing what they mean; the column "
-        "`derived` says how.",
+        "`derived` says how." + _middles(found.middles),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -219,6 +225,15 @@ def _place(source: Source) -> str:
             return f"{repository}@{commit}"
         case LocalFile(path=path) | LocalFolder(path=path):
             return path
+
+
+def _middles(counts: Counter[str]) -> str:
+    if not counts:
+        return ""
+    return (
+        f" {sum(counts.values()):,} are to be written with their middle last: {counts['psm']:,} prefix first, "
+        f"{counts['spm']:,} suffix first. Their text is whole; `fim-psm@start-stop` in `derived` is the middle."
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

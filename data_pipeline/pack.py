@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline import engine as engines
+from data_pipeline import middle
 from data_pipeline.blocks import LZ4, Block, blocks, finish, parts, read_block, resumable
 from data_pipeline.chat import Rendered, render, require_template
 from data_pipeline.documents import Document, parse_conversation
@@ -171,7 +172,8 @@ def encode(
             for at, document in enumerate(batch)
             if document.language == "conversation"
         }
-        texts = [document.text for at, document in enumerate(batch) if at not in chats]
+        cuts = {at: middle.cut_of(document) for at, document in enumerate(batch) if at not in chats}
+        texts = [part for at, found in cuts.items() for part in middle.parts(batch[at].text, found)]
         try:
             plain = iter(tokenizer.encode_batch(texts, threads))
             turns = iter(render(list(chats.values()), tokenizer, threads))
@@ -182,7 +184,7 @@ def encode(
                 rendered = next(turns)
                 ids, loss = rendered.ids, np.ones_like(rendered.loss) if learn_all else rendered.loss
             else:
-                ids = next(plain)
+                ids = middle.arranged([next(plain) for _ in range(3 if cuts[at] else 1)], cuts[at])
                 loss = np.full(len(ids), learn_all, np.uint8)
             end = np.uint16(Special.DOCUMENT)
             whole = Rendered(np.append(ids, end), np.append(loss, np.uint8(learn_all)))
@@ -224,6 +226,8 @@ def _pieces(
         ledger.keep(document.source, document.size)
         ledger.count(document.source, "tokens", len(rendered.ids))
         counts["documents_cut"] += len(rendered.ids) > capacity
+        if rendered.ids[0] == Special.FIM_PREFIX:
+            ledger.count(document.source, "fill_in_the_middle", 1)
         for offset, part in cut(rendered, capacity):
             # Where only answers are learnt, a piece may hold none.
             if part.loss.any():

@@ -147,6 +147,15 @@ class Decontaminate(Section):
     one that holds the whole of a shorter solution. 0 leaves this test out."""
 
 
+class FillInTheMiddle(Section):
+    """Documents written with their middle last (Bavarian et al., 2022), conversations aside."""
+
+    rate: Fraction = 0.5
+    """Share of documents; SantaCoder and StarCoder take half."""
+    spm: Fraction = 0.5
+    """Share of those whose suffix comes first (SPM); of the others the prefix does (PSM)."""
+
+
 class Augment(Section):
     """Light syntax perturbations of code: shares of documents, chosen by (document id, transform, seed)."""
 
@@ -160,6 +169,8 @@ class Augment(Section):
     """Add or remove blank lines between statements; the syntax tree stays equal."""
     comments: Fraction = 0.0
     """Leave out half of the comments that stand on lines of their own; the syntax tree stays equal."""
+    fill_in_the_middle: FillInTheMiddle | None = None
+    """Write documents with their middle last, so that a model learns to fill gaps; none does without."""
     seed: Natural = 1
 
 

@@ -35,6 +35,7 @@ REASONS: dict[str, dict[str, str]] = {
         "indent": "Share of documents with another indent.",
         "blank_lines": "Share of documents with other blank lines.",
         "comments": "Share of documents with fewer comments.",
+        "fill_in_the_middle": "Whether a model learns to fill gaps, beside going on from a text.",
         "seed": "Which documents are perturbed.",
     },
     "Benchmark": {
@@ -158,6 +159,10 @@ REASONS: dict[str, dict[str, str]] = {
         "min_chars": "Shorter documents are dropped.",
         "max_chars": "Longer documents are dropped.",
         "max_lines": "Documents with more lines are dropped.",
+    },
+    "FillInTheMiddle": {
+        "rate": "Share of documents whose middle comes last.",
+        "spm": "Share of those whose suffix comes first.",
     },
     "Finetuning": {"corpus": "The instructions that the model is tuned on."},
     "HeldOut": {

@@ -95,6 +95,19 @@ def test_the_card_says_what_the_ledgers_say(corpus: Path) -> None:
         assert line in text, line
 
 
+def test_the_card_counts_documents_whose_middle_comes_last(corpus: Path) -> None:
+    marks = {"a.py": "quotes+fim-psm@1-3", "b.md": "fim-spm@0-4", "c.md": "indent"}
+    texts = TEXTS | {"c.md": ("markdown", "MIT", "more\n")}
+    documents = [
+        Document(document_id(text), "s", path, licence, language, text, marks[path])
+        for path, (language, licence, text) in texts.items()
+    ]
+    write_documents(corpus / "documents", documents, ["s"])
+    text = (run(corpus) / "README.md").read_text()
+    assert "2 documents were rewritten" in text
+    assert "2 are to be written with their middle last: 1 prefix first, 1 suffix first." in text
+
+
 def test_the_same_corpus_gives_the_same_bytes(corpus: Path) -> None:
     first = tree_digests(run(corpus))
     shutil.rmtree(corpus / "card")
