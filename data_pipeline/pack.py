@@ -1,8 +1,8 @@
 """Stage: documents to rows of token ids, packed so that almost nothing is padding and only over-long ones are cut."""
 
 import functools
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +17,8 @@ from data_pipeline.blocks import LZ4, Block, blocks, finish, parts, read_block, 
 from data_pipeline.chat import Rendered, render, require_template
 from data_pipeline.documents import Document, parse_conversation
 from data_pipeline.encoding import Special, Tokenizer
+from data_pipeline.epochs import by_times
+from data_pipeline.fitting import best_fit, cut
 from data_pipeline.store import Manifest, Origin, Rows, StoreWriter
 from specs import stage
 from specs.errors import UserError
@@ -28,8 +30,6 @@ WINDOW = 10_000
 """Pieces that are packed together: more would pack hardly tighter."""
 BATCH_CHARACTERS = 4_000_000
 """Text that is encoded in one call."""
-LEAST = 2
-"""Ids of the shortest piece that teaches anything: one to predict from, one to predict."""
 
 _ENCODED = pa.schema(
     [
@@ -76,39 +76,52 @@ def pack(
 ) -> Manifest:
     """Write the token store of documents that come source by source, all in this process.
 
+    Holds a source at once whose epochs are no whole number.
     Raises UserError where a document cannot be encoded, and as `pack_encoded` does.
     """
-    return pack_encoded(encode(documents, node.loss == "all", tokenizer), node, tokenizer, out, ledger)
+    encoded = encode(documents, node.loss == "all", tokenizer)
+    groups = groupby(encoded, key=lambda document: document.source)
+    sources = ((source, _again(group, node.epochs.get(source, 1.0))) for source, group in groups)
+    return pack_encoded(sources, node, tokenizer, out, ledger)
 
 
 def pack_encoded(
-    documents: Iterable[Encoded],
+    sources: Iterable[tuple[str, Callable[[], Iterable[Encoded]]]],
     node: TokenStoreNode,
     tokenizer: Tokenizer,
     out: Path,
     ledger: stage.Ledger,
 ) -> Manifest:
-    """Write the token store of documents that come source by source; the node's weights name every source.
+    """Write the token store of the documents of each source, which may be asked for again.
 
-    Raises UserError where a document is of no such source, or nothing at all is left to learn.
+    Raises UserError where the node has no weight for a source, or nothing at all is left to learn.
     """
     require_template(node.template)
     capacity = node.context_length + 1
-    ranges: dict[str, tuple[int, int]] = {}
+    rows: list[dict[str, object]] = []
+    seen: set[str] = set()
     counts = {"tokens": 0, "targets": 0, "padding": 0, "documents_cut": 0}
     with StoreWriter(out, node.context_length) as writer:
-        for source, group in groupby(documents, key=lambda document: document.source):
-            if source not in node.weights or source in ranges:
-                problem = "comes a second time" if source in ranges else f"has no weight in {node.corpus!r}"
+        for source, again in sources:
+            if source not in node.weights or source in seen:
+                problem = "comes a second time" if source in seen else f"has no weight in {node.corpus!r}"
                 raise UserError(f"documents of source {source!r}: it {problem}; run the corpus's stages again")
-            start = writer.rows
-            pieces = _pieces(group, capacity, ledger, counts)
-            for window in _batched(pieces, WINDOW):
-                for chosen in best_fit([len(piece) for piece in window], capacity):
-                    _append(writer, [window[index] for index in chosen], capacity, counts)
-            ranges[source] = (start, writer.rows)
+            seen.add(source)
+            for times, group in by_times(source, again, node.epochs.get(source, 1.0), node.weights[source]):
+                if not times:
+                    for document in group:
+                        ledger.take(source, document.size)
+                        ledger.drop("beyond the epochs of the source", f"{source}/{document.path}")
+                    continue
+                start = writer.rows
+                pieces = _pieces(group, capacity, ledger, counts)
+                for window in _batched(pieces, WINDOW):
+                    for chosen in best_fit([len(piece) for piece in window], capacity):
+                        _append(writer, [window[index] for index in chosen], capacity, counts)
+                rows.append({"name": source, "start": start, "stop": writer.rows, "weight": times})
         # A source of which nothing is left keeps its name, and no rows.
-        ranges |= {name: (writer.rows, writer.rows) for name in sorted(node.weights) if name not in ranges}
+        nothing = {"start": writer.rows, "stop": writer.rows}
+        rows += [{"name": name, **nothing, "weight": node.weights[name]} for name in sorted({*node.weights} - seen)]
         if not writer.rows:
             raise UserError(f"no document holds anything to learn under loss {node.loss!r}; check the corpus's sources")
         for name, value in counts.items():
@@ -120,46 +133,8 @@ def pack_encoded(
             tokenizer_sha256=tokenizer.sha256,
             loss=node.loss,
             template=node.template,
-            sources=[
-                {"name": name, "start": start, "stop": stop, "weight": node.weights[name]}
-                for name, (start, stop) in ranges.items()
-            ],
+            sources=rows,
         )
-
-
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of the lengths that share a row, for each row: best fit, longest first (Johnson et al., 1974).
-
-    Rows come in the order of their first index and hold indices in ascending order. No length may exceed `capacity`.
-    """
-    rows: list[list[int]] = []
-    # (space left, row), ascending: the first that is large enough is the tightest.
-    spaces: list[tuple[int, int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        length = lengths[index]
-        at = bisect_left(spaces, (length, 0))
-        if at < len(spaces):
-            space, row = spaces.pop(at)
-        else:
-            space, row = capacity, len(rows)
-            rows.append([])
-        rows[row].append(index)
-        if space - length >= LEAST:
-            insort(spaces, (space - length, row))
-    return sorted(sorted(row) for row in rows)
-
-
-def cut(rendered: Rendered, capacity: int) -> Iterator[tuple[int, Rendered]]:
-    """Offset and content of the pieces of a document that fit a row of `capacity` ids.
-
-    A piece begins with the last id of the one before: an id is predicted from its predecessor, so with that overlap
-    every id but the document's first is a target once. The first id of a piece never is one.
-    """
-    size = len(rendered.ids)
-    for offset in range(0, max(size - 1, 0), capacity - 1):
-        loss = rendered.loss[offset : offset + capacity].copy()
-        loss[0] = 0
-        yield offset, Rendered(rendered.ids[offset : offset + capacity], loss)
 
 
 def encode(
@@ -191,15 +166,15 @@ def encode(
             yield Encoded(document.id, document.source, document.path, document.licence, document.size, whole)
 
 
-def _encode_block(learn_all: bool, folder: Path, block: Block, path: Path) -> int:
-    """Write the encoded documents of a block. Answers their number."""
+def _encode_block(learn_all: bool, folder: Path, block: Block, path: Path) -> list[tuple[str, int]]:
+    """Write the encoded documents of a block. Answers its sources in their order, and how many each has."""
     # One thread: there are as many blocks at work as workers.
     encoded = list(encode(read_block(block), learn_all, _tokenizer(folder), threads=1))
     values = [[getattr(each, name) for each in encoded] for name in _ENCODED.names[:-2]]
     values += [[getattr(each.rendered, name).tobytes() for each in encoded] for name in _ENCODED.names[-2:]]
     with replacing(path) as temporary, pa.ipc.new_file(str(temporary), _ENCODED, options=LZ4) as writer:
         writer.write_batch(pa.record_batch(values, schema=_ENCODED))
-    return len(encoded)
+    return list(Counter(each.source for each in encoded).items())
 
 
 def _read_encoded(path: Path) -> Iterator[Encoded]:
@@ -288,11 +263,29 @@ def _by_size(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _counted(documents: Iterable[Encoded], total: int) -> Iterator[Encoded]:
+def _again(documents: Iterator[Encoded], epochs: float) -> Callable[[], Iterable[Encoded]]:
+    kept = documents if epochs.is_integer() else list(documents)
+    return lambda: kept
+
+
+def _sources(
+    written: Sequence[Path], counts: Sequence[Sequence[tuple[str, int]]]
+) -> Iterator[tuple[str, Callable[[], Iterator[Encoded]]]]:
+    """Each source, and its documents from the parts that hold some."""
+    places: dict[str, list[Path]] = {}
+    for path, held in zip(written, counts, strict=True):
+        for source, _ in held:
+            places.setdefault(source, []).append(path)
+
+    def read(source: str) -> Iterator[Encoded]:
+        for path in places[source]:
+            yield from (document for document in _read_encoded(path) if document.source == source)
+
+    total = sum(number for held in counts for _, number in held)
     with Progress("pack", total=total, unit="documents") as progress:
-        for document in documents:
-            yield document
-            progress.advance()
+        for source in places:
+            yield source, functools.partial(read, source)
+            progress.advance(sum(number for held in counts for name, number in held if name == source), note=source)
 
 
 @click.command(
@@ -318,9 +311,9 @@ def main(node: str, documents: Path, tokenizer: Path, out: Path, engine: engines
     ):
         found = blocks(documents)
         encode_block = functools.partial(_encode_block, section.loss == "all", tokenizer.resolve())
-        total = sum(finish(engine, scratch, "pack: encoding", encode_block, found))
-        encoded = (document for path in parts(scratch, len(found)) for document in _read_encoded(path))
-        manifest = pack_encoded(_counted(encoded, total), section, loaded, temporary, ledger)
+        counts = finish(engine, scratch, "pack: encoding", encode_block, found)
+        sources = _sources(parts(scratch, len(found)), counts)
+        manifest = pack_encoded(sources, section, loaded, temporary, ledger)
         facts["rows"] = manifest.rows
         facts["store_bytes"] = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
 

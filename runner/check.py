@@ -18,6 +18,7 @@ def report(experiment: Experiment) -> dict[str, Any]:
         "identity": identity(experiment),
         "sections": identities(experiment),
         "derived": derived(experiment),
+        "passes": _passes(experiment),
         "claims": [_plain(verdict) for verdict in audit(experiment)],
         "assumptions": experiment.assumptions,
         "unexplained": unexplained(experiment),
@@ -30,6 +31,14 @@ def lines(experiment: Experiment) -> list[str]:
     found = [f"{experiment.name}  {identity(experiment)}", "", "What the spec implies"]
     numbers = [[name.replace("_", " "), number(value)] for name, value in derived(experiment).items()]
     found += table(numbers, right=(1,))
+    for phase, passes in _passes(experiment).items():
+        often = [[name, number(times)] for name, times in passes.items() if times != 1]
+        if often:
+            found += [
+                "",
+                f"Sources of {phase}, seen other than once in a pass over the store",
+                *table(often, right=(1,)),
+            ]
     verdicts = audit(experiment)
     found += ["", "Numbers of the publication"]
     rows = [["", "claim", "published", "spec", "distance", "arithmetic"]]
@@ -59,6 +68,10 @@ def lines(experiment: Experiment) -> list[str]:
 def missed(experiment: Experiment) -> bool:
     """Whether a claim is missed."""
     return any(verdict.met is False for verdict in audit(experiment))
+
+
+def _passes(experiment: Experiment) -> dict[str, dict[str, float]]:
+    return {"pretraining": experiment.corpus.passes, "finetuning": experiment.finetuning.corpus.passes}
 
 
 def _coloured(line: str, verdict: Verdict) -> str:

@@ -1,10 +1,11 @@
 """Sections of a spec that say what is made of sources: corpus, benchmarks, tokenizer."""
 
+from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from specs.quantities import Bytes, Count, Fraction, Natural, Positive
+from specs.quantities import Bytes, Count, Epochs, Fraction, Natural, Positive
 from specs.section import Items, Name, Section, Sha256, SomeItems, require_unique
 from specs.sources import Pinned, Source
 
@@ -198,8 +199,11 @@ class Corpus(Section):
 class WeightedSource(Source):
     """A source, and how much of it training sees. Weights stay out of the corpus itself: changing one repacks only."""
 
+    epochs: Epochs = 1.0
+    """How often each document of this source is seen in one pass over the store. Of a fraction, the documents with the
+    least content hashes are seen once more: 0.5 takes half of them, 2.5 all twice and half of them a third time."""
     weight: Positive = 1
-    """How often each sequence of this source is seen in one pass over the store."""
+    """How often each sequence of what `epochs` takes is seen: a whole number that multiplies it."""
 
 
 class WeightedCorpus(Corpus):
@@ -211,6 +215,16 @@ class WeightedCorpus(Corpus):
     def weights(self) -> dict[str, int]:
         """Weight of each source by name."""
         return {source.name: source.weight for source in self.sources}
+
+    @property
+    def epochs(self) -> dict[str, float]:
+        """Epochs of each source by name."""
+        return {source.name: source.epochs for source in self.sources}
+
+    @property
+    def passes(self) -> dict[str, float]:
+        """How often each source is seen in one pass over the store, by name."""
+        return {source.name: float(Decimal(repr(source.epochs)) * source.weight) for source in self.sources}
 
 
 class Tokenizer(Section):

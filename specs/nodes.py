@@ -3,9 +3,11 @@
 A node holds every value that its stages depend on, defaults written out, and refers to other nodes by name.
 """
 
+from pydantic import Field
+
 from specs.data import Benchmark, Corpus, Tokenizer, WeightedCorpus
 from specs.experiment import BenchmarkRun, Cluster, Experiment, Reproducibility
-from specs.quantities import Positive
+from specs.quantities import Epochs, Positive
 from specs.section import Name, Section
 from specs.training import Architecture, Instruction, Pretraining
 
@@ -29,7 +31,9 @@ class TokenStoreNode(Section):
     template: str
     """Chat template that conversations are rendered with."""
     weights: dict[str, Positive]
-    """How often each sequence of a source is seen in one pass, by source."""
+    """By source: a whole number that multiplies its epochs."""
+    epochs: dict[str, Epochs] = Field(default_factory=dict)
+    """How often each document of a source is seen in one pass, by source; once where it is not named."""
 
 
 class RunNode(Section):
@@ -82,7 +86,7 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
         return f"{corpus.name}-{tokenizer.name}-{architecture.context_length}{suffix}"
 
     def unweighted(corpus: WeightedCorpus) -> Corpus:
-        plain = corpus.model_dump(exclude={"sources": {"__all__": {"weight"}}})
+        plain = corpus.model_dump(exclude={"sources": {"__all__": {"epochs", "weight"}}})
         return Corpus.model_validate(plain)
 
     def store(corpus: WeightedCorpus, loss: str) -> TokenStoreNode:
@@ -93,6 +97,7 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
             loss=loss,
             template=template,
             weights=corpus.weights,
+            epochs=corpus.epochs,
         )
 
     pretraining_store = store_name(pretraining_corpus)

@@ -76,5 +76,7 @@ Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 """A size in bytes; `16MB` is 16,000,000 and `16MiB` is 16,777,216."""
 
 Real = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+Epochs = Annotated[Real, Field(gt=0)]
+"""Passes over documents; `2.5` is two and a half, and `50%` half a pass."""
 Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1, allow_inf_nan=False)]
 """A share between 0 and 1; `10%` is 0.1."""

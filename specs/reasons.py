@@ -284,7 +284,10 @@ REASONS: dict[str, dict[str, str]] = {
         "augment": "Which documents are perturbed.",
         "sources": "What is read.",
     },
-    "WeightedSource": {"weight": "How often this source is seen: the mixture."},
+    "WeightedSource": {
+        "epochs": "Which part of this source is seen, or how often: the mixture.",
+        "weight": "How often this source is seen: the mixture.",
+    },
 }
 
 

@@ -2,18 +2,22 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import pack as pack_module
 from data_pipeline.chat import Rendered, render
 from data_pipeline.documents import Document, Message, parse_conversation, render_conversation, write_documents
 from data_pipeline.encoding import MODEL, Ids, Special, Tokenizer
-from data_pipeline.pack import LEAST, best_fit, cut, main, pack
+from data_pipeline.epochs import by_times
+from data_pipeline.fitting import LEAST, best_fit, cut
+from data_pipeline.order import Order
+from data_pipeline.pack import main, pack
 from data_pipeline.store import TokenStore
 from specs.errors import UserError
 from specs.files import tree_digests
@@ -151,6 +155,59 @@ def test_small_windows_lose_nothing(
     assert len(other) > len(packed)
 
 
+def seen(store: TokenStore, seed: int, cycle: int, held_out: int = 0) -> Counter[str]:
+    """How often each document is seen in one cycle of training, by its path."""
+    order = Order(store.shares, seed, held_out)
+    rows = Counter(order.rows(cycle * order.slots, order.slots).tolist())
+    found: dict[str, set[int]] = {}
+    for row in set(range(len(store))) - set(order.held_out.tolist()):
+        for origin in store.origins(row):
+            found.setdefault(origin.path, set()).add(rows[row])
+    assert all(len(times) == 1 for times in found.values()), "parts of one document are seen unequally often"
+    return Counter({path: times.pop() for path, times in found.items()})
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 35), st.integers(1, 2), st.integers(1, 40), st.integers(0, 3), st.integers(0, 2))
+def test_every_document_is_seen_as_often_as_its_epochs_say(
+    document: MakeDocument, tokenizer: Tokenizer, tenths: int, weight: int, count: int, seed: int, cycle: int
+) -> None:
+    documents = [document(f"x = {number}\n", "s", f"{number:02d}.py") for number in range(count)]
+    others = [document(f"y = {number}\n", "whole", f"w{number}.py") for number in range(5)]
+    node = make_node("all", {"s": weight, "whole": 1}).model_copy(update={"epochs": {"s": tenths / 10, "whole": 1.0}})
+    whole, extra = tenths // 10, (tenths % 10 * count + 5) // 10
+    with TemporaryDirectory() as folder:
+        out, ledger = Path(folder) / "store", Ledger()
+        if not whole and not extra:
+            with pytest.raises(UserError, match=f"source 's': 0.* epochs of {count} documents are none"):
+                pack([*documents, *others], node, tokenizer, out, ledger)
+            return
+        pack([*documents, *others], node, tokenizer, out, ledger)
+        times = seen(TokenStore.open(out), seed, cycle)
+    expected = Counter({(whole + 1) * weight: extra}) + Counter({whole * weight: count - extra})
+    assert Counter(times[each.path] for each in documents) == expected
+    assert {times[other.path] for other in others} == {1}
+    # Every document is packed, or left out and counted.
+    told = ledger.as_json()
+    assert told["documents_in"] == count + 5
+    assert told["documents_out"] == 5 + (count if whole else extra)
+
+
+@given(st.permutations(range(30)), st.integers(1, 29))
+def test_the_fraction_is_chosen_by_content(document: MakeDocument, order: list[int], count: int) -> None:
+    documents = [document(f"x = {number}\n", "s", f"{number:02d}.py") for number in range(30)]
+
+    def chosen(given: list[Document], epochs: float) -> set[str]:
+        _, first = next(by_times("s", lambda: given, epochs, 1))
+        return {each.path for each in first}
+
+    alone = chosen(documents, count / 30)
+    assert len(alone) == count and chosen([documents[place] for place in order], count / 30) == alone
+    # More epochs keep what fewer have, and further passes over all add the same ones.
+    assert alone <= chosen(documents, (count + 0.5) / 30)
+    assert chosen(documents, 2 + count / 30) == alone
+
+
 def test_answers_only(documents: list[Document], tokenizer: Tokenizer, tmp_path: Path) -> None:
     ledger = Ledger()
     pack(documents, make_node("answers", WEIGHTS), tokenizer, tmp_path / "store", ledger)
@@ -186,8 +243,11 @@ def test_a_message_that_is_not_unicode_is_named(document: MakeDocument, tokenize
         pack([bad], make_node("all", WEIGHTS), tokenizer, tmp_path / "store", Ledger())
 
 
-def run_stage(folder: Path, weights: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
-    monkeypatch.setattr("specs.stage.node", lambda address, kind: make_node("all", weights))
+def run_stage(
+    folder: Path, weights: dict[str, int], monkeypatch: pytest.MonkeyPatch, epochs: float = 1.0
+) -> tuple[int, str]:
+    node = make_node("all", weights).model_copy(update={"epochs": dict.fromkeys(weights, epochs)})
+    monkeypatch.setattr("specs.stage.node", lambda address, kind: node)
     names = {"--documents": "documents", "--tokenizer": "tokenizer", "--out": "store"}
     arguments = [part for option, name in names.items() for part in (option, str(folder / name))]
     result = CliRunner().invoke(main, ["token_stores.c", *arguments])
@@ -206,6 +266,13 @@ def test_the_stage(
     ledger = json.loads((tmp_path / "store" / "ledger.json").read_text())
     assert store.manifest.tokenizer_sha256 == tokenizer.sha256
     assert ledger["documents_out"] == 3 and ledger["facts"]["rows"] == len(store)
+    # The same bytes as in one process, also where a source is read more than once.
+    for epochs in (1.5, 1.0):
+        assert run_stage(tmp_path, {"email": 1}, monkeypatch, epochs)[0] == 0
+        node = make_node("all", {"email": 1}).model_copy(update={"epochs": {"email": epochs}})
+        pack(library[4:7], node, tokenizer, tmp_path / f"alone-{epochs}", Ledger())
+        assert tree_digests(tmp_path / f"alone-{epochs}") == tree_digests(tmp_path / "store")
+    assert [share.weight for share in TokenStore.open(tmp_path / "alone-1.5").shares] == [2, 1]
     # Bad input leaves the finished store as it was.
     code, output = run_stage(tmp_path, {"json": 1}, monkeypatch)
     assert code == 2 and output.splitlines()[-1].startswith("error: documents of source 'email'")

@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from runner.cli import main
+from specs.reading import read_document
 from specs.settings import ROOT
 
 SPECS = ROOT / "specs" / "experiments"
@@ -22,6 +23,19 @@ def test_check_prints_what_the_published_setup_implies() -> None:
     assert code == 0
     for number in ("34,000,573,440", "2,097,152", "333,787", "flops per sequence", "d_ff", "met"):
         assert number in output
+
+
+def test_check_tells_how_often_a_source_is_seen(tmp_path: Path) -> None:
+    value = read_document(SPECS / "smoke.yaml").value
+    value["corpus"]["sources"][0] |= {"epochs": "2.5", "weight": 3}
+    value["corpus"]["sources"][1] |= {"epochs": "10%"}
+    spec = tmp_path / "smoke.yaml"
+    spec.write_text(json.dumps(value))
+    code, output = twice("check", str(spec))
+    assert code == 0, output
+    told = output.partition("Sources of pretraining, seen other than once in a pass over the store\n")[2].splitlines()
+    assert [line.split() for line in told[:3]] == [["flask", "7.5"], ["flask-previous", "0.1"], []]
+    assert "Sources of finetuning" not in output
 
 
 def test_check_answers_no_to_a_missed_claim(tmp_path: Path) -> None:
