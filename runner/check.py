@@ -32,13 +32,9 @@ def lines(experiment: Experiment) -> list[str]:
     numbers = [[name.replace("_", " "), number(value)] for name, value in derived(experiment).items()]
     found += table(numbers, right=(1,))
     for phase, passes in _passes(experiment).items():
-        often = [[name, number(times)] for name, times in passes.items() if times != 1]
-        if often:
-            found += [
-                "",
-                f"Sources of {phase}, seen other than once in a pass over the store",
-                *table(often, right=(1,)),
-            ]
+        if often := [[name, f"{times:g}"] for name, times in passes.items() if times != 1]:
+            head = f"Sources of {phase}, seen other than once in a pass over the store"
+            found += ["", head, *table(often, right=(1,))]
     verdicts = audit(experiment)
     found += ["", "Numbers of the publication"]
     rows = [["", "claim", "published", "spec", "distance", "arithmetic"]]
