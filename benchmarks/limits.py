@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.cpu import cost
+from specs.arithmetic import parameters
+from specs.training import Architecture
 
 
 def best_of(run: Callable[[], object], times: int = 3) -> float:
@@ -66,6 +68,16 @@ def multiplying(flops: float, bf16: bool, side: int = 1_024) -> float:
     dtype = torch.bfloat16 if bf16 else torch.float32
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     return best_of(lambda: a @ b, 10) * flops / (2 * side**3)
+
+
+def operations(architecture: Architecture, vocab_size: int, prompt: int, tokens: int) -> float:
+    """Floating-point operations in matrix products that one sampled answer needs: 2 for each weight that an id meets.
+
+    Attention, which has no weights, and logits of all but the prompt's last id are left out.
+    """
+    weights = parameters(architecture, vocab_size)
+    layers, output = weights.attention + weights.feed_forward, architecture.d_model * vocab_size
+    return 2.0 * (layers * (prompt + tokens - 1) + output * tokens)
 
 
 def running(programs: Sequence[str]) -> float:

@@ -21,7 +21,6 @@ from model.initialisation import initial_values
 from model.interchange import CONFIG, configuration, export_weights
 from model.sampling import Request, Sampling, Stream, load_for_sampling, sample
 from model.transformer import Transformer
-from specs.arithmetic import parameters
 from specs.data import Tokenizer
 from specs.files import write_json
 from specs.loading import load_experiment
@@ -76,7 +75,7 @@ def main(spec: Path, batch: int, prompt: int, tokens: int, rounds: int, threads:
         return ids[:, prompt:].tolist()  # type: ignore[no-any-return]
 
     same = sum(a == b for a, b in zip(we(0), they(0), strict=True))
-    flops = batch * operations(architecture, tokenizer.vocab_size, prompt, tokens)
+    flops = batch * limits.operations(architecture, tokenizer.vocab_size, prompt, tokens)
 
     def rate(work: Callable[[float], list[list[int]]], temperature: float) -> Callable[[], float]:
         return lambda: batch * tokens / cost(lambda: work(temperature)).cpu
@@ -88,16 +87,6 @@ def main(spec: Path, batch: int, prompt: int, tokens: int, rounds: int, threads:
         rates = in_turn(rounds, timed | {"limit": lambda: batch * tokens / limits.multiplying(flops, bf16=False)})
         limit = ("fp32 matrix products", median(rates.pop("limit")))
         tell(Found(f"sampling, {name}, {shape} ids", "tokens", rates, limit, notes))
-
-
-def operations(architecture: Architecture, vocab_size: int, prompt: int, tokens: int) -> float:
-    """Floating-point operations in matrix products that one answer needs: 2 for each weight that an id meets.
-
-    Attention, which has no weights, and logits of all but the prompt's last id are left out.
-    """
-    weights = parameters(architecture, vocab_size)
-    layers, output = weights.attention + weights.feed_forward, architecture.d_model * vocab_size
-    return 2.0 * (layers * (prompt + tokens - 1) + output * tokens)
 
 
 def load_both(architecture: Architecture, tokenizer: Tokenizer, folder: Path, auto: Any) -> tuple[Transformer, Any]:
