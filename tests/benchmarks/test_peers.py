@@ -1,10 +1,15 @@
 """What peer scripts tell, and the table made of it."""
 
+import json
+import sysconfig
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from benchmarks.peers import Found, heard, in_turn, tell
+from benchmarks.peers import MARK, Found, environments, heard, in_turn, tell
+from benchmarks.peers.__main__ import main
 from benchmarks.peers.page import BEGIN, END, PLOT, write_into
 from specs.errors import UserError
 
@@ -59,3 +64,46 @@ def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="peers"):
         write_into(page, RESULTS, {"packing": [FOUND]})
     assert page.read_text() == "nothing\n"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Environments of two scripts, whose interpreters say what a script would."""
+    monkeypatch.setenv(environments.VARIABLE, str(tmp_path / "peers"))
+    (tmp_path / "told").write_text("noise\n" + MARK + json.dumps(asdict(FOUND)) + "\n")
+    for name, code in (("tokenizing", 0), ("sampling", 3)):
+        folder = environments.folder_of(name)
+        packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+        packages.mkdir(parents=True)
+        (folder / "bin").mkdir()
+        (folder / "bin" / "python").write_text(f"#!/bin/sh\ncat {tmp_path / 'told'}\nexit {code}\n")
+        (folder / "bin" / "python").chmod(0o755)
+        (folder / "installed.txt").write_text("\n".join(environments.ENVIRONMENTS[name]))
+    return tmp_path
+
+
+def test_one_that_fails_is_named_and_the_others_results_stay(installed: Path) -> None:
+    out = installed / "out.json"
+    done = CliRunner().invoke(main, ["run", "sampling", "tokenizing", "--json", str(out)])
+    assert done.exit_code == 2
+    assert "sampling: ended with code 3" in done.output and "tokenizing: done" in done.output
+    told = json.loads(out.read_bytes())
+    assert list(told) == ["tokenizing"] and told["tokenizing"]["versions"] == ["tokenizers==0.23.3"]
+    again = CliRunner().invoke(main, ["run", "tokenizing", "--json", str(out)])
+    assert again.exit_code == 0 and json.loads(out.read_bytes())["tokenizing"]["found"] == [
+        json.loads(json.dumps(asdict(FOUND)))
+    ]
+
+
+def test_an_environment_with_other_pins_must_be_installed_again(installed: Path) -> None:
+    (environments.folder_of("tokenizing") / "installed.txt").write_text("tokenizers==0.1\n")
+    with pytest.raises(UserError, match="peers install tokenizing"):
+        environments.ready("tokenizing")
+    # What a script starts beside its own must be there too.
+    with pytest.raises(UserError, match="reading"):
+        environments.ready("reading")
+
+
+def test_an_unknown_script_is_refused() -> None:
+    done = CliRunner().invoke(main, ["run", "tokenising"])
+    assert done.exit_code == 2 and "there is no peer script 'tokenising'" in done.output
