@@ -181,12 +181,20 @@ def _overlap(left: str, right: str) -> bool:
     return left == right or left.startswith(f"{right}/") or right.startswith(f"{left}/")
 
 
+def _and_above(path: str) -> set[str]:
+    """A path and the folders that it lies in."""
+    return {path, *(path[:at] for at, letter in enumerate(path) if letter == "/")}
+
+
 def _in_order(stages: Mapping[str, Stage], made: Mapping[str, str]) -> list[str]:
     """Names so that each stage comes after those that make what it reads."""
-    makers = {
-        name: [maker for output, maker in made.items() if any(_overlap(path, output) for path in stage.dependencies)]
-        for name, stage in stages.items()
-    }
+    folders = {output: _and_above(output) for output in made}
+    makers: dict[str, list[str]] = {}
+    for name, stage in stages.items():
+        # Outputs that overlap a dependency, told by look-up: every output against every dependency is slow.
+        reads = set(stage.dependencies)
+        above = set().union(*map(_and_above, reads))
+        makers[name] = [made[path] for path in made if path in above or not reads.isdisjoint(folders[path])]
     order: dict[str, None] = {}
 
     def visit(name: str, below: frozenset[str]) -> None:
