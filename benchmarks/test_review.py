@@ -1,80 +1,87 @@
-"""CPU time of the commands that a reviewer waits for, beside what any command with this schema must import.
+"""Processor time of the commands that a reviewer waits for, beside bare imports of the libraries that they use.
 
     pytest benchmarks/test_review.py -p benchmark
 
-`import pydantic` alone loads almost nothing (its names are imported lazily), so the yardstick is told both ways; and
-commands are told the first time and once their answer is known. All take turns, so that a busy machine is busy for all.
+A command is asked with nothing kept, as on a fresh clone; after an edit, as in review; and again. `import pydantic`
+alone loads almost nothing (its names are imported lazily), so that what one model of one field costs is told too.
 """
 
+import itertools
 import os
-import resource
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.cpu import cost
+from benchmarks.measure import CLOCK, measure
+from benchmarks.work import Work
 from specs.settings import ROOT
 
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
 PYTHON, TWICE = sys.executable, str(Path(sys.executable).with_name("twice"))
-SPEC = "specs/experiments/code-34b.yaml"
-DIFF = [TWICE, "diff", SPEC, "specs/experiments/smoke.yaml"]
+IMPORTS = [PYTHON, "-c", "import pydantic, click, ruamel.yaml"]
+ONE_MODEL = [
+    PYTHON,
+    "-c",
+    "import click\nfrom pydantic import BaseModel, Field, ValidationError, model_validator\n"
+    "from ruamel.yaml import YAML\nclass A(BaseModel):\n    x: int = Field(ge=1)",
+]
 COMMANDS = {
-    "import": [PYTHON, "-c", "import pydantic, click, ruamel.yaml"],
-    "import-one-model": [
-        PYTHON,
-        "-c",
-        "import click\nfrom pydantic import BaseModel, Field, ValidationError, model_validator\n"
-        "from ruamel.yaml import YAML\nclass A(BaseModel):\n    x: int = Field(ge=1)",
-    ],
-    "check": [TWICE, "check", SPEC],
-    "check-first": [TWICE, "check", SPEC],
-    "diff": DIFF,
-    "diff-first": DIFF,
+    "check smoke": ["check", "smoke.yaml"],
+    "check code-34b": ["check", "code-34b.yaml"],
+    "diff code-34b smoke": ["diff", "code-34b.yaml", "smoke.yaml"],
+    "diff HEAD:code-34b code-34b": ["diff", "HEAD:specs/experiments/code-34b.yaml", "code-34b.yaml"],
 }
 ROUNDS = 20
 
-
-def cpu_seconds(command: list[str], environment: Mapping[str, str]) -> float:
-    """CPU seconds, user and system, of a command and what it starts."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True, env=environment)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+Run = Callable[[list[str]], None]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], float]:
-    """Runs a command by name, with its answer forgotten or known as the name says; returns its CPU seconds."""
-    known, fresh = (tmp_path_factory.mktemp(name) for name in ("known", "fresh"))
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a command among a copy of the specs, with a scratch folder of its own."""
+    shutil.copytree(ROOT / "specs", tmp_path / "specs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    environment = {**os.environ, "TWICE_SCRATCH": str(tmp_path / "scratch")}
+    # Python keeps the byte code of what it imports, unless it is told not to.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
-    def once(name: str) -> float:
-        shutil.rmtree(fresh / "answers", ignore_errors=True)
-        scratch = fresh if name.endswith("-first") else known
-        return cpu_seconds(COMMANDS[name], {**os.environ, "TWICE_SCRATCH": str(scratch)})
+    def run(command: list[str]) -> None:
+        folder = tmp_path / "specs" / "experiments"
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=False)
+        assert done.returncode in (0, 1)
 
-    return once
-
-
-@pytest.fixture(scope="module")
-def taken(run: Callable[[str], float]) -> dict[str, float]:
-    """Median CPU seconds of each command."""
-    for name in COMMANDS:
-        run(name)  # warms the disk, and fills what is known
-    turns = [{name: run(name) for name in COMMANDS} for _ in range(ROUNDS)]
-    return {name: median(turn[name] for turn in turns) for name in COMMANDS}
+    return run
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_cpu_time_of(
-    name: str, taken: dict[str, float], run: Callable[[str], float], benchmark: BenchmarkFixture
-) -> None:
-    benchmark.extra_info["cpu_seconds"] = taken[name]
-    for yardstick in ("import", "import-one-model"):
-        benchmark.extra_info[f"of_{yardstick}"] = taken[name] / taken[yardstick]
-    benchmark.pedantic(run, (name,), rounds=3)  # type: ignore[no-untyped-call]
-    print(f"{name}: {taken[name]:.3f} CPU-s, {taken[name] / taken['import']:.2f} of the imports", end=" ")
+def test_one_model(benchmark: BenchmarkFixture, run: Run) -> None:
+    work = Work(lambda: run(ONE_MODEL), 1, "commands")
+    measure(benchmark, work, lambda: cost(lambda: run(IMPORTS)).cpu, "bare imports", rounds=ROUNDS)
+
+
+@pytest.mark.parametrize("asked", ["with nothing kept", "after an edit", "again"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(benchmark: BenchmarkFixture, run: Run, tmp_path: Path, command: str, asked: str) -> None:
+    experiments = tmp_path / "specs" / "experiments"
+    edited = next(experiments / name for name in COMMANDS[command] if (experiments / name).exists())
+    text, turns = edited.read_text(), itertools.count()
+
+    def before() -> None:
+        if asked == "with nothing kept":
+            shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
+        elif asked == "after an edit":
+            changed, count = re.subn(r"(?m)^description: .*", f"description: edit {next(turns)}", text)
+            assert count == 1
+            edited.write_text(changed)
+
+    def ask() -> None:
+        run([TWICE, *COMMANDS[command]])
+
+    work = Work(ask, 1, "commands", before)
+    measure(benchmark, work, lambda: cost(lambda: run(IMPORTS)).cpu, "bare imports", rounds=ROUNDS)

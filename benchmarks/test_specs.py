@@ -1,7 +1,6 @@
-"""Reading and comparing specs, what a reviewer's commands cost, and a pipeline with nothing to do."""
+"""Reading and comparing specs, and a pipeline with nothing to do."""
 
 import itertools
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from specs.settings import ROOT
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
 SPEC, OTHER = (ROOT / "specs" / "experiments" / name for name in ("code-34b.yaml", "smoke.yaml"))
-TWICE = str(Path(sys.executable).with_name("twice"))
 DVC = str(Path(sys.executable).with_name("dvc"))
 
 
@@ -62,22 +60,6 @@ def test_diff(benchmark: BenchmarkFixture) -> None:
     # Files that are already parsed: as in a range of revisions, where most are the same.
     work = Work(lambda: comparing.compare([str(SPEC), str(OTHER)]), 1, "comparisons")
     measure(benchmark, work, lambda: parsing(paths), "bare YAML parsing")
-
-
-def started(*command: str) -> None:
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-
-
-@pytest.mark.parametrize("command", ["check", "diff"])
-def test_command(benchmark: BenchmarkFixture, command: str) -> None:
-    arguments = {"check": [str(SPEC)], "diff": [str(SPEC), str(OTHER)]}[command]
-    work = Work(lambda: started(TWICE, command, *arguments), 1, "commands")
-    # `import pydantic` alone loads almost nothing: its names are imported lazily.
-    least = (
-        "import click\nfrom pydantic import BaseModel, Field, ValidationError, model_validator\n"
-        "from ruamel.yaml import YAML\nclass A(BaseModel):\n    x: int = Field(ge=1)"
-    )
-    measure(benchmark, work, lambda: cost(lambda: started(sys.executable, "-c", least)).cpu, "importing what it needs")
 
 
 def test_repro_with_nothing_to_do(benchmark: BenchmarkFixture, inputs: Inputs, tmp_path: Path) -> None:
