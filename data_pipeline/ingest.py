@@ -4,57 +4,113 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from data_pipeline import engine as engines
 from data_pipeline.archives import Member, members
+from data_pipeline.blocks import finish, parts, resumable, write_part, write_shards
 from data_pipeline.defects import debugging_tasks
-from data_pipeline.documents import Document, DocumentWriter, document_id, language_of, rank, render_conversation
+from data_pipeline.documents import GROUP_BYTES, GROUP_ROWS, Document, document_id, language_of, render_conversation
 from data_pipeline.licences import stated
 from data_pipeline.pairs import Pair, docstring_pairs
 from data_pipeline.records import COLUMNS, READERS, Found
 from data_pipeline.rows import ENDINGS, Row, rows
+from data_pipeline.sorting import Sorter, batches
 from specs import stage
 from specs.data import Corpus, Ingest
 from specs.errors import UserError
 from specs.files import replacing, sha256_file, write_json
-from specs.progress import Progress
 from specs.sources import Source
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def ingest(source: Source, path: Path, limits: Ingest, ledger: stage.Ledger) -> list[Document]:
-    """Documents of one source in the order of their paths.
+def ingest(source: Source, path: Path, limits: Ingest, ledger: stage.Ledger, scratch: Path) -> Iterator[Document]:
+    """Documents of one source in the order of their paths; `scratch` holds what does not fit in memory.
 
     Newlines become `\\n`, and a byte order mark goes: both belong to the file, not to the text.
     Raises UserError where the file is not the pinned one, is damaged or too large, or gives no document.
     """
     if not path.is_file() or sha256_file(path) != source.sha256:
         raise UserError(f"source {source.name!r}: {path.name} is not the pinned file; run the fetch stage again")
-    reader = _Reader(source, limits, ledger)
-    try:
-        documents = list(reader.documents(path))
-    except UserError as error:
-        raise UserError(f"source {source.name!r}: {error}") from error
-    documents = _limited(documents, source, ledger)
-    if not documents:
-        raise UserError(
-            f"source {source.name!r} gives no document: its {reader.seen} members were refused or left out "
-            f"({', '.join(reader.reasons) or 'it is empty'}); check include, exclude, format and ingest.languages"
-        )
-    for document in documents:
-        ledger.keep(source.name, document.size)
-    return sorted(documents, key=lambda document: rank(document, {source.name: 0}))
+    reader, choice = _Reader(source, limits, ledger), _Choice(source.limit)
+    with Sorter(scratch) as sorter:
+        try:
+            for document in reader.documents(path):
+                if choice.take(document):
+                    sorter.add(document)
+        except UserError as error:
+            raise UserError(f"source {source.name!r}: {error}") from error
+        if not choice.seen:
+            raise UserError(
+                f"source {source.name!r} gives no document: its {reader.seen} members were refused or left out "
+                f"({', '.join(reader.reasons) or 'it is empty'}); check include, exclude, format and ingest.languages"
+            )
+        choice.close(ledger, source.name)
+        for document in sorter.documents():
+            if choice.holds(document):
+                ledger.keep(source.name, document.size)
+                yield document
 
 
-def _limited(documents: list[Document], source: Source, ledger: stage.Ledger) -> list[Document]:
-    if source.limit is None or len(documents) <= source.limit:
-        return documents
-    chosen = sorted(documents, key=lambda document: (document.id, document.path))
-    for document in chosen[source.limit :]:
-        ledger.drop("over the limit of the source", document.place)
-    return chosen[: source.limit]
+class _Choice:
+    """The documents of least content hash, as many as the limit of a source says, whatever order they come in."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._keys: list[tuple[str, str]] = []
+        self._last: tuple[str, str] | None = None
+        self.seen = 0
+
+    def take(self, document: Document) -> bool:
+        """Whether a document may be among the chosen ones, as far as is known now."""
+        self.seen += 1
+        key = document.id, document.path
+        if self._limit is None:
+            return True
+        if self._last is not None and key > self._last:
+            return False
+        self._keys.append(key)
+        # A few more than the limit: the first of those that go are the ledger's examples.
+        kept = self._limit + stage.EXAMPLES_PER_REASON
+        if len(self._keys) >= 2 * kept:
+            self._keys = sorted(self._keys)[:kept]
+            self._last = self._keys[-1]
+        return True
+
+    def close(self, ledger: stage.Ledger, source: str) -> None:
+        """Settle the choice, and tell the ledger what it leaves out."""
+        if self._limit is None or self.seen <= self._limit:
+            self._last = None
+            return
+        self._keys.sort()
+        self._last = self._keys[self._limit - 1]
+        over = self._keys[self._limit :][: stage.EXAMPLES_PER_REASON]
+        for _, path in over:
+            ledger.drop("over the limit of the source", f"{source}/{path}")
+        if (more := self.seen - self._limit - len(over)) > 0:
+            ledger.drop("over the limit of the source", f"{source}/{over[-1][1]}", more)
+
+    def holds(self, document: Document) -> bool:
+        """Whether a document is among the chosen ones."""
+        return self._last is None or (document.id, document.path) <= self._last
+
+
+def _part(corpus: Corpus, sources: Path, source: Source, path: Path) -> dict[str, Any]:
+    """Write the documents of a source as parts beside `path`. Answers their number and the source's ledger."""
+    ledger = stage.Ledger()
+    found = ingest(source, sources / source.name / source.filename, corpus.ingest, ledger, path.with_suffix(".runs"))
+    count = 0
+    for batch in batches(found, GROUP_BYTES, GROUP_ROWS):
+        write_part(_numbered(path, count), batch)
+        count += 1
+    return {"parts": count, "ledger": ledger.as_json()}
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_stem(f"{path.stem}-{number:06d}")
 
 
 class _Reader:
@@ -192,22 +248,35 @@ def _class(piece: str) -> str:
 @click.option("--sources", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of fetch.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for documents and ledger.")
 @stage.command
-def main(node: str, sources: Path, out: Path) -> None:
+@engines.options
+def main(node: str, sources: Path, out: Path, engine: engines.Engine) -> None:
     """Turn the fetched archives of a corpus into documents."""
     corpus = stage.node(node, Corpus)
-    paths = {source.name: sources / source.name / source.filename for source in corpus.sources}
-    size = sum(path.stat().st_size for path in paths.values() if path.exists())
-    with stage.measuring("ingest", node, size=size), replacing(out) as temporary:
-        ledger = stage.Ledger()
-        with (
-            DocumentWriter(temporary, [source.name for source in corpus.sources]) as writer,
-            Progress("ingest", total=len(paths), unit="sources") as progress,
-        ):
-            for source in corpus.sources:
-                for document in ingest(source, paths[source.name], corpus.ingest, ledger):
-                    writer.write(document)
-                progress.advance(note=source.name)
+    sizes = {source.name: _size(sources / source.name / source.filename) for source in corpus.sources}
+    # The largest first, so that no worker is left with it at the end.
+    tasks = sorted(corpus.sources, key=lambda source: (-sizes[source.name], source.name))
+    section = corpus.model_dump(mode="json", include={"sources", "ingest"})
+    with (
+        stage.measuring("ingest", node, size=sum(sizes.values())),
+        # What is read is named by the digests of the spec, and held to them.
+        resumable("ingest", section, []) as scratch,
+        replacing(out) as temporary,
+    ):
+        folder = scratch / "parts"
+        done = finish(engine, folder, "ingest", functools.partial(_part, corpus, sources.resolve()), tasks)
+        ledger, written = stage.Ledger(), list[Path]()
+        paths = parts(folder, len(tasks))
+        places = {source.name: number for number, source in enumerate(tasks)}
+        for source in corpus.sources:
+            place = places[source.name]
+            ledger.merge(done[place]["ledger"])
+            written += [_numbered(paths[place], number) for number in range(done[place]["parts"])]
+        write_shards(engine, temporary, written, [source.name for source in corpus.sources], "ingest: writing")
         write_json(temporary / "ledger.json", ledger.as_json())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 if __name__ == "__main__":

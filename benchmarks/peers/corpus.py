@@ -52,7 +52,7 @@ def main(archives: Path, out: Path, megabytes: int) -> None:
                     name=name, locator=locator, sha256=sha256_file(path), licence="LicenseRef-mixed", format="files"
                 )
                 names.append(name)
-                for document in ingest(source, path, corpus_of(names).ingest, Ledger()):
+                for document in ingest(source, path, corpus_of(names).ingest, Ledger(), out / "runs"):
                     left -= document.size
                     if left < 0:
                         break

@@ -35,7 +35,7 @@ def main(root: Path, out: Path, options: list[str]) -> None:
         kind = KIND.get(name, "corpora")
         assert kind in KINDS
         given = [argument.format(root=root, out=out) for argument in arguments]
-        own = [] if name in ("ingest", "tokenizer") else options
+        own = [] if name == "tokenizer" else options
         command = importlib.import_module(f"data_pipeline.{name}").main
         command([f"{kind}.c", *given, "--out", str(out / folder), *own], standalone_mode=False)
 

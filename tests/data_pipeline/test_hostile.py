@@ -40,7 +40,7 @@ def source(path: Path, form: str = "files") -> Source:
 def run(path: Path, form: str = "files", **limits: int) -> tuple[list[Document], dict[str, list[str]]]:
     """Documents, and examples of drops by reason; every candidate is accounted for."""
     ledger = Ledger()
-    documents = ingest(source(path, form), path, Ingest(**limits), ledger)
+    documents = list(ingest(source(path, form), path, Ingest(**limits), ledger, path.with_suffix(".runs")))
     counts = ledger.as_json()
     drops = counts["drops"]
     assert isinstance(drops, dict)
@@ -67,7 +67,8 @@ def stages_after_ingest(documents: list[Document], folder: Path, monkeypatch: py
         "locator": {"kind": "file", "path": basics.name},
         "sha256": sha256(basics.read_bytes()).hexdigest(),
     }
-    always = {name: 1.0 for name in Augment.model_fields if name != "seed"}
+    shares = sorted(Augment.model_fields.keys() - {"seed", "fill_in_the_middle"})
+    always = {**dict.fromkeys(shares, 1.0), "fill_in_the_middle": {"rate": 1.0}}
     corpus = Corpus.model_validate(
         {
             "name": "c",
@@ -231,7 +232,7 @@ def test_a_flipped_bit_is_an_error_a_refusal_or_another_document(
     pinned = source(path, form)
     path.write_bytes(data)
     with pytest.raises(UserError, match="is not the pinned file"):
-        ingest(pinned, path, Ingest(), Ledger())
+        list(ingest(pinned, path, Ingest(), Ledger(), tmp_path / "runs"))
 
 
 @pytest.mark.parametrize("pack", PACKERS)

@@ -2,14 +2,20 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
-from data_pipeline.documents import Document, document_id
+from data_pipeline import ingest as module
+from data_pipeline import sorting
+from data_pipeline.documents import Document, document_id, read_documents
 from data_pipeline.ingest import _pattern, ingest
-from specs.data import Ingest
+from specs import settings, stage
+from specs.data import Corpus, Ingest
 from specs.errors import UserError
+from specs.files import tree_digests
 from specs.sources import LocalFile, Source
 from specs.stage import Ledger
 
@@ -30,11 +36,10 @@ FILES = {
 
 def source(path: Path, **values: object) -> Source:
     return Source(
-        name="s",
         locator=LocalFile(kind="file", path=path.name),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         licence="MIT",
-        **{"format": "files"} | values,  # type: ignore[arg-type]
+        **{"name": "s", "format": "files"} | values,  # type: ignore[arg-type]
     )
 
 
@@ -49,7 +54,7 @@ def archive(path: Path, files: dict[str, bytes]) -> Path:
 
 def run(path: Path, limits: Ingest | None = None, **values: object) -> tuple[list[Document], dict]:
     ledger = Ledger()
-    documents = ingest(source(path, **values), path, limits or Ingest(), ledger)
+    documents = list(ingest(source(path, **values), path, limits or Ingest(), ledger, path.with_suffix(".runs")))
     counts = ledger.as_json()
     # What came in is what went out and what was dropped: nothing is lost without a reason.
     dropped = sum(entry["documents"] for entry in counts["drops"].values())
@@ -124,12 +129,12 @@ def test_only_the_pinned_bytes_are_read(tmp_path: Path) -> None:
     pinned = source(path)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"source 's': p-1\.tar\.gz is not the pinned file"):
-        ingest(pinned, path, Ingest(), Ledger())
+        list(ingest(pinned, path, Ingest(), Ledger(), tmp_path / "runs"))
     with pytest.raises(UserError, match=r"source 's': p-1\.tar\.gz: the archive is damaged or ends early"):
         run(path)
     path.unlink()
     with pytest.raises(UserError, match="run the fetch stage again"):
-        ingest(pinned, path, Ingest(), Ledger())
+        list(ingest(pinned, path, Ingest(), Ledger(), tmp_path / "runs"))
 
 
 def test_conversations_are_read_line_by_line(tmp_path: Path) -> None:
@@ -158,3 +163,65 @@ def test_docstring_pairs_become_conversations(tmp_path: Path) -> None:
         "Python that does not parse": ["s/bad.py"],
         "not Python": ["s/a.md"],
     }
+
+
+def test_the_limit_is_chosen_by_content_and_the_rest_counted(tmp_path: Path) -> None:
+    files = {f"{number:03d}.py": f"x = {number}\n".encode() for number in range(200)}
+    ids = sorted((document_id(text.decode()), path) for path, text in files.items())
+    for limit in (1, 7, 150, 197, 200, 300):
+        # Little is kept in mind, so that the choice is made while reading.
+        path = archive(tmp_path / f"{limit}.tar.gz", files)
+        documents, drops = run(path, limit=limit)
+        assert [each.path for each in documents] == sorted(name for _, name in ids[:limit])
+        examples = [f"s/{name}" for _, name in ids[limit:][:5]]
+        assert drops == ({"over the limit of the source": examples} if examples else {})
+
+
+class Killed(Exception):
+    pass
+
+
+def test_the_stage_goes_on_where_it_was_killed_and_its_bytes_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources that were finished are not read again; partitions, workers and memory change nothing."""
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    sources = []
+    for name, count in (("second", 3), ("first", 40), ("third", 11)):
+        (tmp_path / "sources" / name).mkdir(parents=True)
+        files = {f"{name}/{number:02d}.py": f"x = '{name}{number}'\n".encode() * 40 for number in range(count)}
+        path = archive(tmp_path / "sources" / name / f"{name}.tar.gz", files | {"odd.png": b"1"})
+        sources.append(source(path, name=name, limit=30))
+    corpus = Corpus(name="c", sources=tuple(sources))
+    monkeypatch.setattr(stage, "node", lambda address, kind: corpus)
+    read: list[str] = []
+    original = module.ingest
+
+    def counting(source: Source, *rest: object) -> Iterator[Document]:
+        read.append(source.name)
+        if read[-2:] == ["first", killed]:
+            raise Killed
+        yield from original(source, *rest)  # type: ignore[arg-type]
+
+    def ingested(out: str, *options: str) -> Result:
+        arguments = ["corpora.c", "--sources", str(tmp_path / "sources"), "--out", str(tmp_path / out), *options]
+        return CliRunner().invoke(module.main, arguments)
+
+    monkeypatch.setattr(module, "ingest", counting)
+    killed = "third"
+    assert isinstance(ingested("out", "--workers", "1").exception, Killed)
+    assert not (tmp_path / "out").exists()
+    killed = "nobody"
+    assert ingested("out", "--workers", "1").exit_code == 0
+    # The largest comes first; it was finished before the kill.
+    assert read == ["first", "third", "third", "second"]
+    expected = tree_digests(tmp_path / "out")
+    assert [each.source for each in read_documents(tmp_path / "out")] == ["second"] * 3 + ["first"] * 30 + [
+        "third"
+    ] * 11
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
+    assert ledger["documents_in"] == 57 and ledger["documents_out"] == 44
+    monkeypatch.setattr(sorting, "RUN_BYTES", 1_000)
+    monkeypatch.setattr(module, "GROUP_BYTES", 3_000)
+    assert ingested("small", "--partitions", "7", "--workers", "1").exit_code == 0
+    assert tree_digests(tmp_path / "small") == expected

@@ -122,7 +122,7 @@ def run(path: Path, form: str, licence: str) -> tuple[list[Document], dict[str, 
         {"name": "s", "locator": locator, "sha256": digest, "licence": licence, "format": form}
     )
     ledger, judged = Ledger(), Ledger()
-    found = ingest(source, path, Ingest(languages=LANGUAGES), ledger)
+    found = list(ingest(source, path, Ingest(languages=LANGUAGES), ledger, path.with_suffix(".runs")))
     kept = list(keep(found, Filter(), judged))
     drops = {**ledger.as_json()["drops"], **judged.as_json()["drops"]}  # type: ignore[dict-item]
     return kept, {reason: entry["examples"] for reason, entry in drops.items()}

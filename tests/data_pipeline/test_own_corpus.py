@@ -34,7 +34,7 @@ def test_ten_lines_of_yaml_bring_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
     [source] = corpus.sources
     assert source.locator == pinned.locator
     write([Wanted("source", source.name, source)], from_this_machine([Wanted("source", source.name, source)]), tmp_path)
-    found = ingest(source, tmp_path / source.name / source.filename, corpus.ingest, Ledger())
+    found = list(ingest(source, tmp_path / source.name / source.filename, corpus.ingest, Ledger(), tmp_path / "runs"))
     kept = list(keep(found, corpus.filter, Ledger()))
     assert [(each.path, each.licence) for each in kept] == [
         ("a.md", "LicenseRef-internal"),
