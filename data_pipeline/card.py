@@ -19,7 +19,7 @@ from specs import stage
 from specs.data import Corpus
 from specs.errors import UserError
 from specs.files import replacing, sha256_file, write_bytes, write_json
-from specs.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Source
+from specs.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned, Source
 
 STAGES = ("ingested", "filtered", "deduplicated", "decontaminated", "documents")
 """Folders of a corpus, in the order in which documents pass through them."""
@@ -125,7 +125,9 @@ def croissant(corpus: Corpus, folder: Path, found: Contents) -> dict[str, Any]:
         "description": _summary(corpus, found),
         "license": sorted(found.licences),
         "version": "1.0.0",
-        "isBasedOn": [_place(source) for source in corpus.sources],
+        "isBasedOn": [
+            _place(each) for source in corpus.sources for each in (source, source.contents) if each is not None
+        ],
         "distribution": files,
         "recordSet": [
             {
@@ -156,7 +158,7 @@ def card(corpus: Corpus, ledgers: Mapping[str, Mapping[str, Any]], found: Conten
     first, last = ledgers[STAGES[0]], ledgers[STAGES[-1]]
     sources = [
         (
-            *(source.name, _place(source), f"`{source.sha256[:16]}...`", source.licence, source.format),
+            *(source.name, _from(source), f"`{source.sha256[:16]}...`", source.licence, source.format),
             *(_count(ledger["sources"].get(source.name, {}), "documents_out") for ledger in (first, last)),
         )
         for source in corpus.sources
@@ -213,7 +215,11 @@ def _summary(corpus: Corpus, found: Contents) -> str:
     )
 
 
-def _place(source: Source) -> str:
+def _from(source: Source) -> str:
+    return _place(source) + (f" with contents of {_place(source.contents)}" if source.contents else "")
+
+
+def _place(source: Pinned) -> str:
     match source.locator:
         case PackageIndexFile(project=project, filename=filename):
             return f"https://pypi.org/project/{project}/#{filename}"

@@ -255,6 +255,9 @@ def main(node: str, out: Path, benchmarks_out: Path | None) -> None:
     if benchmarks_out is None:
         raise UserError("a corpus needs --benchmarks-out: the folder for the benchmarks that it is cleaned of")
     sources = [Wanted("source", source.name, source) for source in corpus.sources]
+    sources += [
+        Wanted("source", f"{source.name}/contents", source.contents) for source in corpus.sources if source.contents
+    ]
     against = [Wanted("benchmark", each.name, each.source) for each in corpus.decontaminate.against]
     with stage.measuring("fetch", node) as facts:
         stored = from_this_machine([*sources, *against])

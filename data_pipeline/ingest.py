@@ -10,7 +10,10 @@ import click
 
 from data_pipeline import engine as engines
 from data_pipeline.archives import Member, members
+from data_pipeline.blobs import COLUMNS as BLOB_COLUMNS
+from data_pipeline.blobs import Wanted, joined, wanted
 from data_pipeline.blocks import finish, parts, resumable, write_part, write_shards
+from data_pipeline.choice import Choice
 from data_pipeline.defects import debugging_tasks
 from data_pipeline.documents import GROUP_BYTES, GROUP_ROWS, Document, document_id, language_of, render_conversation
 from data_pipeline.licences import stated
@@ -33,9 +36,10 @@ def ingest(source: Source, path: Path, limits: Ingest, ledger: stage.Ledger, scr
     Newlines become `\\n`, and a byte order mark goes: both belong to the file, not to the text.
     Raises UserError where the file is not the pinned one, is damaged or too large, or gives no document.
     """
-    if not path.is_file() or sha256_file(path) != source.sha256:
-        raise UserError(f"source {source.name!r}: {path.name} is not the pinned file; run the fetch stage again")
-    reader, choice = _Reader(source, limits, ledger), _Choice(source.limit)
+    for pinned, file in ((source, path), (source.contents, contents_of(source, path))):
+        if pinned is not None and file is not None and not (file.is_file() and sha256_file(file) == pinned.sha256):
+            raise UserError(f"source {source.name!r}: {file.name} is not the pinned file; run the fetch stage again")
+    reader, choice = _Reader(source, limits, ledger), Choice(source.limit)
     with Sorter(scratch) as sorter:
         try:
             for document in reader.documents(path):
@@ -55,47 +59,9 @@ def ingest(source: Source, path: Path, limits: Ingest, ledger: stage.Ledger, scr
                 yield document
 
 
-class _Choice:
-    """The documents of least content hash, as many as the limit of a source says, whatever order they come in."""
-
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._keys: list[tuple[str, str]] = []
-        self._last: tuple[str, str] | None = None
-        self.seen = 0
-
-    def take(self, document: Document) -> bool:
-        """Whether a document may be among the chosen ones, as far as is known now."""
-        self.seen += 1
-        key = document.id, document.path
-        if self._limit is None:
-            return True
-        if self._last is not None and key > self._last:
-            return False
-        self._keys.append(key)
-        # A few more than the limit: the first of those that go are the ledger's examples.
-        kept = self._limit + stage.EXAMPLES_PER_REASON
-        if len(self._keys) >= 2 * kept:
-            self._keys = sorted(self._keys)[:kept]
-            self._last = self._keys[-1]
-        return True
-
-    def close(self, ledger: stage.Ledger, source: str) -> None:
-        """Settle the choice, and tell the ledger what it leaves out."""
-        if self._limit is None or self.seen <= self._limit:
-            self._last = None
-            return
-        self._keys.sort()
-        self._last = self._keys[self._limit - 1]
-        over = self._keys[self._limit :][: stage.EXAMPLES_PER_REASON]
-        for _, path in over:
-            ledger.drop("over the limit of the source", f"{source}/{path}")
-        if (more := self.seen - self._limit - len(over)) > 0:
-            ledger.drop("over the limit of the source", f"{source}/{over[-1][1]}", more)
-
-    def holds(self, document: Document) -> bool:
-        """Whether a document is among the chosen ones."""
-        return self._last is None or (document.id, document.path) <= self._last
+def contents_of(source: Source, path: Path) -> Path | None:
+    """Where the contents lie of a source whose rows hold ids, beside its own file; none for others."""
+    return None if source.contents is None else path.parent / "contents" / source.contents.filename
 
 
 def _part(corpus: Corpus, sources: Path, source: Source, path: Path) -> dict[str, Any]:
@@ -122,6 +88,7 @@ class _Reader:
         self.reasons: dict[str, None] = {}
 
     def documents(self, path: Path) -> Iterator[Document]:
+        waiting: dict[str, list[Wanted]] = {}
         for member in members(path, self._limits, self._refuse):
             if not _matches(member.path, self._source.include) or _matches(member.path, self._source.exclude):
                 self._refuse("left out by include or exclude", member.path, member.size)
@@ -135,8 +102,30 @@ class _Reader:
                     # By path, so that equal modules of two versions do not give the same defects.
                     seed = f"{self._source.name}/{member.path}"
                     yield from self._pairs(member, functools.partial(debugging_tasks, seed=seed))
+                case "stack-v2":
+                    self._wait(member, waiting)
                 case form:
                     yield from self._records(member, READERS[form])
+        if (contents := contents_of(self._source, path)) is not None:
+            for place, found in joined(waiting, contents, self._limits, self._refuse):
+                if trouble := self._trouble(found.language, found.text):
+                    self._refuse(trouble, place)
+                else:
+                    yield self._document(place, found.language, found.text, found.licence)
+
+    def _wait(self, member: Member, waiting: dict[str, list[Wanted]]) -> None:
+        if not member.path.endswith(ENDINGS):
+            self._refuse("neither JSON Lines nor Parquet", member.path, member.size)
+            return
+        for number, row in rows(member, self._limits, BLOB_COLUMNS):
+            place = f"{member.path}#{number}"
+            for entry in [row] if isinstance(row, str) else wanted(place, row):
+                if isinstance(entry, str):
+                    self._refuse(entry, place)
+                elif entry[1].language not in self._limits.languages:
+                    self._refuse(f"language {entry[1].language}", entry[1].place)
+                else:
+                    waiting.setdefault(entry[0], []).append(entry[1])
 
     def _file(self, member: Member) -> Iterator[Document]:
         language = language_of(member.path)

@@ -84,7 +84,7 @@ def plain(row: Row) -> Found | str:
     meta = row.get("meta")
     within: Row = meta if isinstance(meta, dict) else {}
     names = (row.get("path"), row.get("max_stars_repo_path"), within.get("file_name"), within.get("path"))
-    return Found(_language(names, row), text, _licence(row))
+    return Found(language_from(names, row), text, licence_of(row))
 
 
 def function(row: Row) -> Found | str:
@@ -126,7 +126,8 @@ def _said(turn: Row) -> str | None:
     return "".join(map(str, parts)) if None not in parts else None
 
 
-def _language(names: Iterable[Any], row: Row) -> str:
+def language_from(names: Iterable[Any], row: Row) -> str:
+    """Language of a row: by the first of these file names that there is, else as it is stated, else prose."""
     if (name := next((name for name in names if isinstance(name, str) and name), None)) is not None:
         return language_of(name)
     stated = (row.get(key) for key in ("lang", "language", "programming_language"))
@@ -134,7 +135,8 @@ def _language(names: Iterable[Any], row: Row) -> str:
     return _LANGUAGE_NAMES.get(language, language)
 
 
-def _licence(row: Row) -> str | None:
+def licence_of(row: Row) -> str | None:
+    """Licence that a row states of itself: all of several must be met."""
     stated: Any = next((row[key] for key in _LICENCES if row.get(key)), None)
     if stated is None:
         return None

@@ -248,6 +248,7 @@ REASONS: dict[str, dict[str, str]] = {
         "format": "How bytes become documents.",
         "include": "Which members are read.",
         "exclude": "Which members are left out.",
+        "contents": "The text of the files that rows name by id.",
         "limit": "At most so many documents.",
     },
     "Tokenizer": {

@@ -1,8 +1,8 @@
 """Where a source's bytes are had, what they must hash to, and what becomes of them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from specs.quantities import Bytes, Positive
 from specs.section import Items, Name, Section, Sha256
@@ -111,16 +111,33 @@ class Source(Pinned):
     """SPDX expression that covers the documents of this source, where a document states none of its own; NOASSERTION
     where nothing is known: such documents are then dropped, unless `filter.licences` lists NOASSERTION."""
     format: Literal[
-        "files", "jsonl", "codesearchnet", "conversations", "instructions", "docstring-pairs", "debugging-tasks"
+        "files",
+        "jsonl",
+        "codesearchnet",
+        "stack-v2",
+        "conversations",
+        "instructions",
+        "docstring-pairs",
+        "debugging-tasks",
     ]
-    """`files`: each member of the archive is a document. The next four read rows of JSON Lines, JSON arrays (both plain
+    """`files`: each member of the archive is a document. The next five read rows of JSON Lines, JSON arrays (both plain
     or compressed) or Parquet: `jsonl` texts under `text` or `content`, as The Pile, The Stack and StarCoder ship them;
-    `codesearchnet` functions; `conversations` chat messages as OpenAI or ShareGPT lay them out; `instructions` as
-    Alpaca and Dolly do. `docstring-pairs`: Python functions become an instruction (signature and docstring) and an
-    answer (the function), in the manner of CodeSearchNet. `debugging-tasks`: functions with a defect that the examples
-    in their docstrings notice become an instruction, and the function without it the answer."""
+    `codesearchnet` functions; `stack-v2` ids of files, whose text is in `contents`; `conversations` chat messages as
+    OpenAI or ShareGPT lay them out; `instructions` as Alpaca and Dolly do. `docstring-pairs`: Python functions become
+    an instruction (signature and docstring) and an answer (the function), in the manner of CodeSearchNet.
+    `debugging-tasks`: functions with a defect that the examples in their docstrings notice become an instruction, and
+    the function without it the answer."""
     include: Items[str] = ("**",)
     """Globs over member paths without the archive's top folder; the first path part of an sdist is dropped."""
     exclude: Items[str] = ()
+    contents: Pinned | None = None
+    """Of `stack-v2`: the files that its rows name by id. A folder or an archive of files of those names, plain or
+    gzipped, or rows of `blob_id` and `content`."""
     limit: Positive | None = None
     """At most so many documents, chosen by content hash, so that the choice does not depend on order."""
+
+    @model_validator(mode="after")
+    def _contents_where_rows_hold_ids(self) -> Self:
+        if (self.format == "stack-v2") != (self.contents is not None):
+            raise ValueError(f"format {self.format!r} {'takes no' if self.contents else 'needs'} contents")
+        return self
