@@ -242,8 +242,11 @@ def main(node: str, sources: Path, out: Path, engine: engines.Engine) -> None:
     """Turn the fetched archives of a corpus into documents."""
     corpus = stage.node(node, Corpus)
     sizes = {source.name: _size(sources / source.name / source.filename) for source in corpus.sources}
-    # The largest first, so that no worker is left with it at the end.
-    tasks = sorted(corpus.sources, key=lambda source: (-sizes[source.name], source.name))
+    # What takes longest first, so that no worker is left with it at the end: programs are run for debugging tasks.
+    tasks = sorted(
+        corpus.sources,
+        key=lambda source: (source.format != "debugging-tasks", -sizes[source.name], source.name),
+    )
     section = corpus.model_dump(mode="json", include={"sources", "ingest"})
     with (
         stage.measuring("ingest", node, size=sum(sizes.values())),

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 import numpy as np
-import pyarrow as pa
 
 from data_pipeline import engine as engines
 from data_pipeline import middle
-from data_pipeline.blocks import LZ4, Block, blocks, finish, parts, read_block, resumable
+from data_pipeline.blocks import Block, blocks, finish, parts, read_block, resumable
 from data_pipeline.chat import Rendered, render, require_template
 from data_pipeline.documents import Document, parse_conversation
+from data_pipeline.encoded import Encoded, read_encoded, write_encoded
 from data_pipeline.encoding import Special, Tokenizer
 from data_pipeline.epochs import by_times
 from data_pipeline.fitting import best_fit, cut
@@ -30,28 +30,6 @@ WINDOW = 10_000
 """Pieces that are packed together: more would pack hardly tighter."""
 BATCH_CHARACTERS = 4_000_000
 """Text that is encoded in one call."""
-
-_ENCODED = pa.schema(
-    [
-        *(pa.field(name, pa.string()) for name in ("id", "source", "path", "licence")),
-        pa.field("size", pa.int64()),
-        pa.field("ids", pa.large_binary()),
-        pa.field("loss", pa.large_binary()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A document as ids, and what its provenance says of it."""
-
-    id: str
-    source: str
-    path: str
-    licence: str
-    size: int
-    """UTF-8 bytes of its text."""
-    rendered: Rendered
 
 
 @dataclass(frozen=True)
@@ -170,18 +148,8 @@ def _encode_block(learn_all: bool, folder: Path, block: Block, path: Path) -> li
     """Write the encoded documents of a block. Answers its sources in their order, and how many each has."""
     # One thread: there are as many blocks at work as workers.
     encoded = list(encode(read_block(block), learn_all, _tokenizer(folder), threads=1))
-    values = [[getattr(each, name) for each in encoded] for name in _ENCODED.names[:-2]]
-    values += [[getattr(each.rendered, name).tobytes() for each in encoded] for name in _ENCODED.names[-2:]]
-    with replacing(path) as temporary, pa.ipc.new_file(str(temporary), _ENCODED, options=LZ4) as writer:
-        writer.write_batch(pa.record_batch(values, schema=_ENCODED))
+    write_encoded(path, encoded)
     return list(Counter(each.source for each in encoded).items())
-
-
-def _read_encoded(path: Path) -> Iterator[Encoded]:
-    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-        for row in reader.get_batch(0).to_pylist():
-            ids, loss = np.frombuffer(row.pop("ids"), np.uint16), np.frombuffer(row.pop("loss"), np.uint8)
-            yield Encoded(**row, rendered=Rendered(ids, loss))
 
 
 @functools.lru_cache(maxsize=1)
@@ -279,7 +247,7 @@ def _sources(
 
     def read(source: str) -> Iterator[Encoded]:
         for path in places[source]:
-            yield from (document for document in _read_encoded(path) if document.source == source)
+            yield from (document for document in read_encoded(path) if document.source == source)
 
     total = sum(number for held in counts for _, number in held)
     with Progress("pack", total=total, unit="documents") as progress:

@@ -6,6 +6,8 @@ import pytest
 
 from data_pipeline.defects import _outcomes, debugging_tasks
 from data_pipeline.pairs import Pair
+from specs.reading import read_document
+from specs.settings import ROOT
 
 MODULE = '''
 import math
@@ -144,3 +146,9 @@ def test_modules_without_examples_cost_nothing_and_broken_ones_are_told_apart(mo
     monkeypatch.setattr("data_pipeline.defects._outcomes", None)
     assert tasks("def f(x):\n    '''Return it.'''\n    return x\n") == {}
     assert debugging_tasks("def f(", "s") is None
+
+
+@pytest.mark.parametrize("name", ["instructions", "smoke-instructions"])
+def test_a_model_is_tuned_on_functions_to_write_and_on_functions_to_mend(name: str) -> None:
+    sources = read_document(ROOT / "specs" / "corpora" / f"{name}.yaml").value["sources"]
+    assert {source["format"] for source in sources} >= {"docstring-pairs", "debugging-tasks", "conversations"}
