@@ -84,6 +84,20 @@ def read_columns(block: Block, names: Sequence[str]) -> dict[str, list[str]]:
         return columns
 
 
+def batches(documents: Iterable[Document], characters: int) -> Iterator[list[Document]]:
+    """Documents in their order, in lists that end with the one by which they have so many characters."""
+    batch: list[Document] = []
+    held = 0
+    for document in documents:
+        batch.append(document)
+        held += len(document.text)
+        if held >= characters:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
 @contextlib.contextmanager
 def resumable(name: str, section: object, inputs: Sequence[Path]) -> Iterator[Path]:
     """Scratch folder of a stage, named by its section, the bytes of its inputs and this code; gone once it succeeds."""

@@ -12,22 +12,23 @@ import click
 
 from data_pipeline import engine as engines
 from data_pipeline import licences
+from data_pipeline.blocks import batches
 from data_pipeline.documents import Document, document_id
+from data_pipeline.glance import GLANCES
 from data_pipeline.passes import pass_over
-from data_pipeline.quality import QUALITY, Verdict, encoded, may_be_encoded
-from data_pipeline.redact import Suspicion, redact, redact_conversation, suspicions
+from data_pipeline.quality import KEPT, QUALITY, Verdict, encoded, may_be_encoded
+from data_pipeline.redact import NOTHING, Suspicion, redact, redact_conversation, suspicions
 from specs import stage
 from specs.data import Corpus, Filter
 
-_KEPT: Verdict = (True, "")
-_BATCH_CHARACTERS = 4_000_000
+_BATCH_CHARACTERS = 16_000_000
 
 
 def licence(document: Document, limits: Filter) -> Verdict:
     """The licence expression can be met with allowed licences. Permissive licences only, as in The Stack (Kocetkov et
     al., 2022). Raises UserError where an expression, or an entry of `filter.licences`, is not SPDX."""
     if licences.allowed(document.licence, limits.licences):
-        return _KEPT
+        return KEPT
     return False, "no known licence" if document.licence == licences.UNKNOWN else f"licence {document.licence}"
 
 
@@ -37,14 +38,20 @@ FILTERS = (licence, *QUALITY)
 
 def judge(document: Document, limits: Filter, may_be_encoded: bool = True) -> Verdict:
     """Verdict of all filters: the first refusal, or kept."""
-    verdicts = (check(document, limits) for check in (*FILTERS, *((encoded,) if may_be_encoded else ())))
-    return next((verdict for verdict in verdicts if not verdict[0]), _KEPT)
+    lines = document.text.count("\n") + 1
+    for check in FILTERS if not may_be_encoded else (*FILTERS, encoded):
+        glance = GLANCES.get(check)
+        if glance is None or not glance(document, lines, limits):
+            verdict = check(document, limits)
+            if not verdict[0]:
+                return verdict
+    return KEPT
 
 
 def keep(documents: Iterable[Document], limits: Filter, ledger: stage.Ledger) -> Iterator[Document]:
     """Documents that every filter keeps, redacted, in the order given; what is redacted has an id of its own."""
     redacted: Counter[str] = Counter({"documents": 0, "secrets": 0, "emails": 0, "addresses": 0})
-    for batch in _batches(documents):
+    for batch in batches(documents, _BATCH_CHARACTERS):
         texts = [document.text for document in batch]
         for document, odd, suspicion in zip(batch, may_be_encoded(texts), suspicions(texts), strict=True):
             ledger.take(document.source, document.size)
@@ -59,28 +66,17 @@ def keep(documents: Iterable[Document], limits: Filter, ledger: stage.Ledger) ->
 
 
 def _redacted(document: Document, limits: Filter, suspicion: Suspicion, redacted: Counter[str]) -> Document:
-    if suspicion == Suspicion(False, False):
+    if suspicion == NOTHING:
         return document
-    clean = redact_conversation if document.language == "conversation" else redact
-    text, counts = clean(document.text, limits.redact, suspicion)
+    if document.language == "conversation":
+        text, counts = redact_conversation(document.text, limits.redact)
+    else:
+        text, counts = redact(document.text, limits.redact, suspicion)
     if text == document.text:
         return document
     redacted.update(counts)
     redacted["documents"] += 1
     return dataclasses.replace(document, text=text, id=document_id(text))
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 @click.command(epilog="Example: python -m data_pipeline.filter corpora.smoke-code --documents ingested --out filtered")

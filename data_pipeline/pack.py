@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipeline import engine as engines
 from data_pipeline import middle
-from data_pipeline.blocks import Block, blocks, finish, parts, read_block, resumable
+from data_pipeline.blocks import Block, batches, blocks, finish, parts, read_block, resumable
 from data_pipeline.chat import Rendered, render, require_template
 from data_pipeline.documents import Document, parse_conversation
 from data_pipeline.encoded import Encoded, read_encoded, write_encoded
@@ -119,7 +119,7 @@ def encode(
     documents: Iterable[Document], learn_all: bool, tokenizer: Tokenizer, threads: int | None = None
 ) -> Iterator[Encoded]:
     """Ids of each document, `<document>` at their end, in the order given. Raises UserError as `Tokenizer.encode`."""
-    for batch in _by_size(documents):
+    for batch in batches(documents, BATCH_CHARACTERS):
         chats = {
             at: parse_conversation(document.text, document.place)
             for at, document in enumerate(batch)
@@ -214,19 +214,6 @@ def _batched(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
         if len(batch) == size:
             yield batch
             batch = []
-    if batch:
-        yield batch
-
-
-def _by_size(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
     if batch:
         yield batch
 

@@ -21,13 +21,17 @@ Verdict = tuple[bool, str]
 PROSE = ("restructuredtext", "markdown", "text", "conversation")
 """Languages written for people: what marks odd code is ordinary in them."""
 
-_KEPT: Verdict = (True, "")
+KEPT: Verdict = (True, "")
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 _NOT_ALPHABETIC = re.compile(r"[\W\d_]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _HIGH_BYTES = bytes(range(128, 256))
 _ASCII_NOT_ALPHABETIC = bytes(code for code in range(128) if not chr(code).isalpha())
 _ASCII_NOT_ALPHANUMERIC = bytes(code for code in range(128) if not chr(code).isalnum())
+
+# For bytes.translate: letters stay, all that str.split takes for white space becomes a space, the rest goes.
+_LETTERS_AND_SPACE = bytes(32 if chr(code).isspace() else code for code in range(128)) + _HIGH_BYTES
+_NEITHER = bytes(code for code in range(128) if not chr(code).isalpha() and not chr(code).isspace())
 
 # Python: comments, and string literals that begin a line; others are matched so that a `#` inside them is none.
 _PYTHON_COMMENTS = re.compile(
@@ -42,9 +46,9 @@ _C_COMMENTS = re.compile(
     | `(?>[^`\\]+|\\.)*+`""",
     re.DOTALL | re.VERBOSE,
 )
-_COMMENTS = {"python": _PYTHON_COMMENTS, "cython": _PYTHON_COMMENTS} | dict.fromkeys(
-    ("c", "cpp", "csharp", "go", "java", "javascript", "php", "rust", "typescript"), _C_COMMENTS
-)
+PYTHON = ("python", "cython")
+COMMENTED_AS_C = ("c", "cpp", "csharp", "go", "java", "javascript", "php", "rust", "typescript")
+_COMMENTS = dict.fromkeys(PYTHON, _PYTHON_COMMENTS) | dict.fromkeys(COMMENTED_AS_C, _C_COMMENTS)
 
 # The expressions of The Stack v2, 2.1, in ASCII, where RE2 and Python agree; white space may follow a comma too.
 _ENCODED = (
@@ -53,7 +57,7 @@ _ENCODED = (
     r"(?:\\u[0-9a-fA-F]{4}){8,}",
 )
 _ENCODED_HERE = [re.compile(pattern, re.ASCII) for pattern in _ENCODED]
-_MAY_BE_ENCODED = "|".join(pattern.replace(",}", "}") for pattern in _ENCODED)
+_MAY_BE_ENCODED = tuple(pattern.replace(",}", "}") for pattern in _ENCODED)
 
 _STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 _BULLETS = ("- ", "* ", "+ ", "• ", "· ", "‣ ")
@@ -79,7 +83,7 @@ def size(document: Document, limits: Filter) -> Verdict:
                 return False, f"{rule.language} longer than max_chars"
             if rule.max_lines is not None and lines > rule.max_lines:
                 return False, f"{rule.language} with more lines than max_lines"
-    return _KEPT
+    return KEPT
 
 
 def line_length(document: Document, limits: Filter) -> Verdict:
@@ -88,7 +92,7 @@ def line_length(document: Document, limits: Filter) -> Verdict:
     Code only, and neither HTML nor JSON, which The Stack v2 excepts from both.
     """
     if document.language in (*PROSE, "html", "json"):
-        return _KEPT
+        return KEPT
     text = document.text.removesuffix("\n")
     lines = text.split("\n")
     if len(max(lines, key=len)) > limits.max_line_length:
@@ -104,7 +108,7 @@ def alphanumeric(document: Document, limits: Filter) -> Verdict:
     if _count(text, _ASCII_NOT_ALPHANUMERIC, _NOT_ALPHANUMERIC) < limits.min_alphanumeric * len(text):
         return False, "too few letters and digits"
     if document.language in PROSE:
-        return _KEPT
+        return KEPT
     return _count(text, _ASCII_NOT_ALPHABETIC, _NOT_ALPHABETIC) >= limits.min_alphabetic * len(text), "too few letters"
 
 
@@ -115,7 +119,7 @@ def generated(document: Document, limits: Filter) -> Verdict:
     is data: StarCoder drops what says `<?xml version=` in its first 100 characters.
     """
     if document.language == "conversation":
-        return _KEPT
+        return KEPT
     head = "\n".join(document.text[:20_000].split("\n", 5)[:5]).lower()
     if any(marker in head for marker in limits.generated_markers):
         return False, "says that it is generated"
@@ -130,7 +134,7 @@ def comments(document: Document, limits: Filter) -> Verdict:
     """
     pattern = _COMMENTS.get(document.language)
     if pattern is None:
-        return _KEPT
+        return KEPT
     share = sum(len(match[0]) for match in pattern.finditer(document.text) if match.lastgroup)
     share_of_all = share / max(1, len(document.text))
     if share_of_all < limits.min_comment_share:
@@ -141,12 +145,12 @@ def comments(document: Document, limits: Filter) -> Verdict:
 def repeated(document: Document, limits: Filter) -> Verdict:
     """Lines of code that stand more than once: OpenCoder drops what repeats 70%, and Python of which 40% asserts."""
     if document.language in PROSE:
-        return _KEPT
+        return KEPT
     lines = [line for line in map(str.strip, document.text.split("\n")) if line]
     if len(lines) - len(set(lines)) > limits.max_repeated_lines * len(lines):
         return False, "more repeated lines than max_repeated_lines"
     if document.language != "python" or "assert" not in document.text:
-        return _KEPT
+        return KEPT
     asserts = sum(line.startswith(("assert ", "assert(", "self.assert")) for line in lines)
     return asserts <= limits.max_assert_lines * len(lines), "more assertions than max_assert_lines"
 
@@ -154,7 +158,7 @@ def repeated(document: Document, limits: Filter) -> Verdict:
 def markup(document: Document, limits: Filter) -> Verdict:
     """HTML that shows something: StarCoder asks for 100 characters of visible text, and 20% of the file."""
     if document.language != "html":
-        return _KEPT
+        return KEPT
     parser = _VisibleText()
     parser.feed(document.text)
     parser.close()
@@ -166,7 +170,7 @@ def prose(document: Document, limits: Filter) -> Verdict:
     """Gopher's rules, for files in natural language; words are what stands between white space."""
     rules = limits.prose
     if rules is None or document.language not in PROSE or document.language == "conversation":
-        return _KEPT
+        return KEPT
     words = document.text.split()
     if not rules.min_words <= len(words) <= rules.max_words:
         return False, "words outside min_words to max_words"
@@ -178,12 +182,15 @@ def prose(document: Document, limits: Filter) -> Verdict:
     lines = [line for line in map(str.strip, document.text.split("\n")) if line]
     if sum(line.startswith(_BULLETS) for line in lines) > rules.max_bullet_lines * len(lines):
         return False, "more bullets than max_bullet_lines"
-    if sum(line.endswith(("...", "…")) for line in lines) > rules.max_ellipsis_lines * len(lines):
+    if ellipses and sum(line.endswith(("...", "…")) for line in lines) > rules.max_ellipsis_lines * len(lines):
         return False, "more lines cut short than max_ellipsis_lines"
-    alphabetic = sum(word.isalpha() or any(map(str.isalpha, word)) for word in words)
-    if alphabetic < rules.min_alphabetic_words * len(words):
+    if _with_letters(document.text, words) < rules.min_alphabetic_words * len(words):
         return False, "fewer words with letters than min_alphabetic_words"
-    found = _STOP_WORDS.intersection(map(str.lower, words))
+    found: set[str] = set()
+    for word in map(str.lower, words):
+        if len(found) >= rules.min_stop_words:
+            break
+        found.update(_STOP_WORDS.intersection((word,)))
     return len(found) >= rules.min_stop_words, "fewer stop words than min_stop_words"
 
 
@@ -191,9 +198,11 @@ def encoded(document: Document, limits: Filter) -> Verdict:
     """No encoded data (base64, hexadecimal, escapes) of more than 1,024 characters in one piece, or more than half of
     the file: The Stack v2. Code only: hashes in prose are few."""
     if document.language in PROSE:
-        return _KEPT
+        return KEPT
     total = 0
-    for pattern in _ENCODED_HERE:
+    for pattern, may_be in zip(_ENCODED_HERE, _MAY_BE_ENCODED, strict=True):
+        if not _found(may_be, [document.text])[0]:
+            continue
         for match in pattern.finditer(document.text):
             if len(match[0]) > limits.max_encoded_run:
                 return False, "longer encoded data than max_encoded_run"
@@ -203,7 +212,7 @@ def encoded(document: Document, limits: Filter) -> Verdict:
 
 def may_be_encoded(texts: Sequence[str]) -> list[bool]:
     """For each text whether `encoded` can find anything: fast, and never wrong about those where it cannot."""
-    return list(pc.match_substring_regex(pa.array(texts, pa.large_string()), pattern=_MAY_BE_ENCODED).to_pylist())
+    return _found("|".join(_MAY_BE_ENCODED), texts)
 
 
 QUALITY: tuple[Callable[[Document, Filter], Verdict], ...] = (
@@ -212,12 +221,30 @@ QUALITY: tuple[Callable[[Document, Filter], Verdict], ...] = (
 """In the order in which they are asked; `encoded` comes last, of those documents where it may find something."""
 
 
+def ascii_letters(text: str) -> int:
+    """Letters of ASCII in a text."""
+    return len(text.encode().translate(None, _ASCII_NOT_ALPHABETIC + _HIGH_BYTES))
+
+
+def _found(pattern: str, texts: Sequence[str]) -> list[bool]:
+    """For each text whether RE2 finds the pattern in it."""
+    return list(pc.match_substring_regex(pa.array(texts, pa.large_string()), pattern=pattern).to_pylist())
+
+
 def _count(text: str, ascii_others: bytes, others: re.Pattern[str]) -> int:
     """Characters of a text that are none of the others."""
     counted = len(text.encode().translate(None, ascii_others + _HIGH_BYTES))
     if not text.isascii():
         counted += len(others.sub("", "".join(_NOT_ASCII.findall(text))))
     return counted
+
+
+def _with_letters(text: str, words: Sequence[str]) -> int:
+    """How many of a text's words hold a letter."""
+    if text.isascii():
+        # The same number, several times as fast: of the others nothing is left.
+        return len(text.encode().translate(_LETTERS_AND_SPACE, _NEITHER).split())
+    return sum(word.isalpha() or any(map(str.isalpha, word)) for word in words)
 
 
 class _VisibleText(HTMLParser):

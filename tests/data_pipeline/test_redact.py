@@ -1,10 +1,13 @@
+import re
 import string
+from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.redact import KEY, Suspicion, redact, suspicions
+from data_pipeline import redact as redaction
+from data_pipeline.redact import KEY, NOTHING, redact, suspicions
 from specs.data import Redact
 
 ALL = Redact()
@@ -67,16 +70,43 @@ def test_redacting_twice_changes_nothing_more() -> None:
 PIECES = [AWS, GITHUB, SLACK, STRIPE, TWILIO, DISCORD, JWT, PRIVATE, "jane@corp.dev", "151.101.1.69", "2a00:1450::2"]
 
 
+PLAIN = st.text(alphabet=string.printable + "éß一\u2028\u0661\u017f\u212a", max_size=30)
+
+
+def everywhere(text: str) -> tuple[str, Counter[str]]:
+    """What `redact` is for: every rule on every line."""
+    counts: Counter[str] = Counter()
+    text, counts["secrets"] = redaction._PRIVATE_KEY.subn(rf"\1\n{KEY}\n\2", text)
+    lines = [redaction._without_secrets(line, counts) for line in text.split("\n")]
+    return "\n".join([redaction._personal(line, ALL, counts) for line in lines]), counts
+
+
 @given(
     st.lists(
-        st.one_of(st.sampled_from(PIECES), st.text(alphabet=string.printable + "é\u2028", max_size=30)), max_size=8
-    )
+        st.lists(st.one_of(st.sampled_from(PIECES), PLAIN), max_size=4).map("".join),
+        max_size=6,
+    ).flatmap(lambda lines: st.sampled_from(["\n", "\r\n", "\n\n"]).map(lambda ending: ending.join(lines)))
 )
-def test_the_fast_search_misses_nothing(pieces: list[str]) -> None:
-    text = "\n".join(pieces)
-    [suspicion] = suspicions([text])
-    assert redact(text, ALL, suspicion) == redact(text, ALL, Suspicion())
+def test_the_fast_search_misses_nothing(text: str) -> None:
+    before, [suspicion], after = "x@y.zw\n" + text, suspicions([text]), text + AWS
+    assert redact(text, ALL, suspicion) == redact(text, ALL) == everywhere(text)
+    assert suspicions([before, text, after])[1] == suspicion
+
+
+@pytest.mark.parametrize("local", ["jané", "j.ß", "j一"])
+def test_an_address_may_end_in_any_letter_before_its_at(local: str) -> None:
+    assert redact(f"mail {local}@corp.dev", ALL)[0] == "mail <EMAIL>"
+
+
+@pytest.mark.parametrize("detector", redaction._PATTERNS, ids=lambda pattern: pattern.pattern[:20])
+def test_whatever_a_detector_finds_is_suspected(detector: re.Pattern[str]) -> None:
+    @settings(suppress_health_check=[HealthCheck.filter_too_much], max_examples=20)
+    @given(st.from_regex(detector, alphabet=st.characters(exclude_categories=["Cs"])))
+    def check(text: str) -> None:
+        assert redact(text, ALL) == everywhere(text)
+
+    check()
 
 
 def test_ordinary_code_raises_no_suspicion() -> None:
-    assert suspicions(["def f(a, b):\n    return a + b  # see clause 3.2.1\n"]) == [Suspicion(False, False)]
+    assert suspicions(["def f(a, b):\n    return a + b  # see clause 3.2.1\n"]) == [NOTHING]
