@@ -84,14 +84,16 @@ def read_columns(block: Block, names: Sequence[str]) -> dict[str, list[str]]:
         return columns
 
 
-def batches(documents: Iterable[Document], characters: int) -> Iterator[list[Document]]:
-    """Documents in their order, in lists that end with the one by which they have so many characters."""
-    batch: list[Document] = []
+def batches(
+    items: Iterable[T], limit: int, size: Callable[[T], int] = lambda _: 1, count: int | None = None
+) -> Iterator[list[T]]:
+    """Items in their order, in lists that end when their sizes reach a limit, or their number `count`."""
+    batch: list[T] = []
     held = 0
-    for document in documents:
-        batch.append(document)
-        held += len(document.text)
-        if held >= characters:
+    for item in items:
+        batch.append(item)
+        held += size(item)
+        if held >= limit or len(batch) == count:
             yield batch
             batch, held = [], 0
     if batch:
@@ -140,7 +142,7 @@ def write_part(path: Path, documents: Iterable[Document]) -> None:
     """Write documents in their order, a batch at a time."""
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         with pa.ipc.new_file(sink, _PART, options=LZ4) as writer:
-            for batch in _batches(documents):
+            for batch in batches(documents, GROUP_ROWS):
                 sizes = pa.array([document.size for document in batch], pa.int64())
                 writer.write_batch(pa.record_batch([*columns_of(batch), sizes], schema=_PART))
 
@@ -219,17 +221,6 @@ def _run(function: Callable[[T, Path], Any], folder: Path, numbered: tuple[int, 
 
 def _part(folder: Path, number: int, ending: str) -> Path:
     return folder.resolve() / f"{number:07d}.{ending}"
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == GROUP_ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _digests(path: Path) -> Iterable[tuple[str, str]]:

@@ -12,7 +12,7 @@ from data_pipeline import engine as engines
 from data_pipeline.archives import Member, members
 from data_pipeline.blobs import COLUMNS as BLOB_COLUMNS
 from data_pipeline.blobs import Wanted, joined, wanted
-from data_pipeline.blocks import finish, parts, resumable, write_part, write_shards
+from data_pipeline.blocks import batches, finish, parts, resumable, write_part, write_shards
 from data_pipeline.choice import Choice
 from data_pipeline.defects import debugging_tasks
 from data_pipeline.documents import GROUP_BYTES, GROUP_ROWS, Document, document_id, language_of, render_conversation
@@ -20,7 +20,7 @@ from data_pipeline.licences import stated
 from data_pipeline.pairs import Pair, docstring_pairs
 from data_pipeline.records import COLUMNS, READERS, Found
 from data_pipeline.rows import ENDINGS, Row, rows
-from data_pipeline.sorting import Sorter, batches
+from data_pipeline.sorting import Sorter
 from specs import stage
 from specs.data import Corpus, Ingest
 from specs.errors import UserError
@@ -69,7 +69,7 @@ def _part(corpus: Corpus, sources: Path, source: Source, path: Path) -> dict[str
     ledger = stage.Ledger()
     found = ingest(source, sources / source.name / source.filename, corpus.ingest, ledger, path.with_suffix(".runs"))
     count = 0
-    for batch in batches(found, GROUP_BYTES, GROUP_ROWS):
+    for batch in batches(found, GROUP_BYTES, lambda document: document.size, GROUP_ROWS):
         write_part(_numbered(path, count), batch)
         count += 1
     return {"parts": count, "ledger": ledger.as_json()}

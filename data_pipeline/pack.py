@@ -69,8 +69,9 @@ def pack_encoded(
     tokenizer: Tokenizer,
     out: Path,
     ledger: stage.Ledger,
+    total: int | None = None,
 ) -> Manifest:
-    """Write the token store of the documents of each source, which may be asked for again.
+    """Write the token store of the documents of each source, which may be asked for again; `total` of them, if known.
 
     Raises UserError where the node has no weight for a source, or nothing at all is left to learn.
     """
@@ -79,21 +80,22 @@ def pack_encoded(
     rows: list[dict[str, object]] = []
     seen: set[str] = set()
     counts = {"tokens": 0, "targets": 0, "padding": 0, "documents_cut": 0}
-    with StoreWriter(out, node.context_length) as writer:
+    with StoreWriter(out, node.context_length) as writer, Progress("pack", total, "documents") as progress:
         for source, again in sources:
             if source not in node.weights or source in seen:
                 problem = "comes a second time" if source in seen else f"has no weight in {node.corpus!r}"
                 raise UserError(f"documents of source {source!r}: it {problem}; run the corpus's stages again")
             seen.add(source)
             for times, group in by_times(source, again, node.epochs.get(source, 1.0), node.weights[source]):
+                documents = _counted(group, progress)
                 if not times:
-                    for document in group:
+                    for document in documents:
                         ledger.take(source, document.size)
                         ledger.drop("beyond the epochs of the source", f"{source}/{document.path}")
                     continue
                 start = writer.rows
-                pieces = _pieces(group, capacity, ledger, counts)
-                for window in _batched(pieces, WINDOW):
+                pieces = _pieces(documents, capacity, ledger, counts)
+                for window in batches(pieces, WINDOW):
                     for chosen in best_fit([len(piece) for piece in window], capacity):
                         _append(writer, [window[index] for index in chosen], capacity, counts)
                 rows.append({"name": source, "start": start, "stop": writer.rows, "weight": times})
@@ -119,7 +121,7 @@ def encode(
     documents: Iterable[Document], learn_all: bool, tokenizer: Tokenizer, threads: int | None = None
 ) -> Iterator[Encoded]:
     """Ids of each document, `<document>` at their end, in the order given. Raises UserError as `Tokenizer.encode`."""
-    for batch in batches(documents, BATCH_CHARACTERS):
+    for batch in batches(documents, BATCH_CHARACTERS, lambda document: len(document.text)):
         chats = {
             at: parse_conversation(document.text, document.place)
             for at, document in enumerate(batch)
@@ -207,20 +209,15 @@ def _append(writer: StoreWriter, pieces: Sequence[Piece], capacity: int, counts:
     counts["padding"] += capacity - start
 
 
-def _batched(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
-    for piece in pieces:
-        batch.append(piece)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def _again(documents: Iterator[Encoded], epochs: float) -> Callable[[], Iterable[Encoded]]:
     kept = documents if epochs.is_integer() else list(documents)
     return lambda: kept
+
+
+def _counted(documents: Iterable[Encoded], progress: Progress) -> Iterator[Encoded]:
+    for document in documents:
+        yield document
+        progress.advance()
 
 
 def _sources(
@@ -236,11 +233,7 @@ def _sources(
         for path in places[source]:
             yield from (document for document in read_encoded(path) if document.source == source)
 
-    total = sum(number for held in counts for _, number in held)
-    with Progress("pack", total=total, unit="documents") as progress:
-        for source in places:
-            yield source, functools.partial(read, source)
-            progress.advance(sum(number for held in counts for name, number in held if name == source), note=source)
+    return ((source, functools.partial(read, source)) for source in places)
 
 
 @click.command(
@@ -268,7 +261,8 @@ def main(node: str, documents: Path, tokenizer: Path, out: Path, engine: engines
         encode_block = functools.partial(_encode_block, section.loss == "all", tokenizer.resolve())
         counts = finish(engine, scratch, "pack: encoding", encode_block, found)
         sources = _sources(parts(scratch, len(found)), counts)
-        manifest = pack_encoded(sources, section, loaded, temporary, ledger)
+        total = sum(number for held in counts for _, number in held)
+        manifest = pack_encoded(sources, section, loaded, temporary, ledger, total)
         facts["rows"] = manifest.rows
         facts["store_bytes"] = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from data_pipeline.blocks import LZ4
+from data_pipeline.blocks import LZ4, batches
 from data_pipeline.documents import SCHEMA, Document, columns_of, documents_of
 
 RUN_BYTES = 64 * 2**20
@@ -81,23 +81,9 @@ class Sorter:
         path = self._folder / f"{self._written:06d}.arrow"
         self._written += 1
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA, options=LZ4) as writer:
-            for batch in batches(documents, BATCH_BYTES):
+            for batch in batches(documents, BATCH_BYTES, lambda document: document.size):
                 writer.write_batch(pa.record_batch(columns_of(batch), schema=SCHEMA))
         return path
-
-
-def batches(documents: Iterable[Document], size: int, rows: int | None = None) -> Iterator[list[Document]]:
-    """Documents in lists of about `size` bytes of text, or of so many rows."""
-    batch: list[Document] = []
-    held = 0
-    for document in documents:
-        batch.append(document)
-        held += document.size
-        if held >= size or len(batch) == rows:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
 
 
 def _read(run: Path) -> Iterator[Document]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_pipeline import sorting
 from data_pipeline.documents import Document, document_id
-from data_pipeline.sorting import Sorter, batches, key_of
+from data_pipeline.sorting import Sorter, key_of
 
 
 def make(path: str, text: str) -> Document:
@@ -65,13 +65,3 @@ def test_a_folder_that_a_killed_process_left_is_started_anew(tmp_path: Path) -> 
     (tmp_path / "runs" / "000000.arrow").write_bytes(b"half a file")
     with Sorter(tmp_path / "runs") as sorter:
         assert list(sorter.documents()) == []
-
-
-@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 20), st.integers(1, 5))
-def test_batches_hold_all_and_are_no_larger_than_they_may_be(sizes: list[int], size: int, rows: int) -> None:
-    documents = [make(str(number), "x" * length) for number, length in enumerate(sizes)]
-    found = list(batches(documents, size, rows))
-    assert [document for batch in found for document in batch] == documents
-    for batch in found:
-        assert 0 < len(batch) <= rows
-        assert sum(document.size for document in batch[:-1]) < size
