@@ -15,7 +15,7 @@ from benchmarks import limits
 from benchmarks.cpu import Cost
 from benchmarks.inputs import Inputs
 from benchmarks.measure import CLOCK, measure
-from benchmarks.rig import rigged
+from benchmarks.rig import rigged, save
 from benchmarks.sizes import ONE_BILLION
 from benchmarks.work import MB, Work, packed
 from model.attention import backend_for, lower
@@ -129,8 +129,6 @@ def test_fold(benchmark: BenchmarkFixture) -> None:
 
 def test_checkpoint(benchmark: BenchmarkFixture, run: Run, tmp_path: Path) -> None:
     size = sum(3 * 4 * shard.values.numel() for shard in run.model.shards)
-    assert run.journal
-    steps = run.journal.path
-    work = Work(lambda: run.checkpoints.save(1, "0" * 64, steps), size / MB, "MB")
+    work = Work(lambda: save(run), size / MB, "MB")
     least = lambda: limits.writing(size, tmp_path)  # noqa: E731
     measure(benchmark, work, least, "writing, flushing and hashing the bytes", rounds=3, by=wall)

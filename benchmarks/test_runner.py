@@ -11,7 +11,7 @@ from benchmarks import limits
 from benchmarks.cpu import cost
 from benchmarks.inputs import Inputs
 from benchmarks.measure import CLOCK, measure
-from benchmarks.rig import rigged
+from benchmarks.rig import rigged, save
 from benchmarks.sizes import SEVENTEEN_MILLION
 from benchmarks.work import MB, Work, packed
 from runner.training import Run, train_step
@@ -62,22 +62,12 @@ def test_loader(benchmark: BenchmarkFixture, run: Run, tmp_path: Path) -> None:
 
 def test_checkpoint_save(benchmark: BenchmarkFixture, run: Run, tmp_path: Path) -> None:
     size = sum(3 * 4 * shard.values.numel() for shard in run.model.shards)
-    assert run.journal
-    steps = run.journal.path
-
-    def save() -> None:
-        # `save` alone returns while a thread still writes, whose time would count as that of whatever comes next.
-        run.checkpoints.save(1, "0" * 64, steps)
-        run.checkpoints.finish()
-
-    work = Work(save, size / MB, "MB")
+    work = Work(lambda: save(run), size / MB, "MB")
     measure(benchmark, work, lambda: limits.writing(size, tmp_path), "writing, flushing and hashing the bytes")
 
 
 def test_checkpoint_load(benchmark: BenchmarkFixture, run: Run) -> None:
-    assert run.journal
-    run.checkpoints.save(1, "0" * 64, run.journal.path)
-    run.checkpoints.finish()
+    save(run)
     (saved,) = (run.checkpoints.folder / "step-1").glob("*.safetensors")
     work = Work(run.checkpoints.load, saved.stat().st_size / MB, "MB")
     measure(benchmark, work, lambda: limits.reading(saved), "reading and hashing the bytes")
