@@ -49,7 +49,8 @@ def repeat(question: Iterable[str], work: Callable[[], Answer], apart: Sequence[
         with remembering(shelf, state), _watching() as opened:
             text, code = work()
         # What the shelf holds follows from texts that were opened as well.
-        files = sorted(name for name in opened - {*map(_absolute, apart)} if not name.startswith(f"{shelf}{os.sep}"))
+        kept = _absolute(str(shelf)) + os.sep
+        files = sorted(name for name in opened - {*map(_absolute, apart)} if not name.startswith(kept))
         # A pipe (`twice check <(...)`) or a device says something else each time.
         if all(_is_plain(name) for name in files):
             _keep(path, {"files": {name: _sha256(name) for name in files}, "text": text, "code": code})
