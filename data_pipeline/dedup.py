@@ -28,8 +28,9 @@ from data_pipeline.blocks import Block, blocks, finish, parts, read_block, read_
 from data_pipeline.components import Places, forest, members, merged
 from data_pipeline.documents import Document
 from data_pipeline.engine import Buckets, Engine
-from data_pipeline.minhash import band_keys, shingles, verified
+from data_pipeline.minhash import band_keys, verified
 from data_pipeline.passes import write_changed
+from data_pipeline.shingles import shingles
 from specs import stage
 from specs.data import Corpus, Dedup, MinHash
 from specs.files import replacing, write_json
@@ -217,7 +218,8 @@ def _shingle(length: int, candidates: Path, block: Block, path: Path) -> int:
     first, last = np.searchsorted(component_of[:, 0], block.ends)
     documents = read_block(block)
     chosen = component_of[first:last]
-    sets = [shingles(documents[place - block.start], length).tobytes() for place in chosen[:, 0].tolist()]
+    members_here = (documents[place - block.start] for place in chosen[:, 0].tolist())
+    sets = [found.tobytes() for _, found in shingles(members_here, length)]
     columns = [pa.array(chosen[:, 1]), pa.array(chosen[:, 0]), pa.array(sets, pa.large_binary())]
     with replacing(path) as temporary, pa.ipc.new_file(str(temporary), _SHINGLED) as writer:
         writer.write_batch(pa.record_batch(columns, schema=_SHINGLED))

@@ -99,9 +99,14 @@ class Engine:
         """
         if not tasks:
             return []
-        daft = self._started()
         count = max(1, -(-size // min(BUCKET_BYTES, self.memory)))
         passes = min(count, max(1, -(-size // self.memory)))
+        if self.name == "native" and (self.workers == 1 or count == 1):
+            # Nothing would be done at the same time: small work does without the engine, as in `map`.
+            here = (_exchanged(split, gather, tasks, Buckets(count, number, passes)) for number in range(passes))
+            results = dict(found for each in here for found in each)
+            return [results[bucket] for bucket in sorted(results)]
+        daft = self._started()
         shape = daft.DataType.struct({"bucket": daft.DataType.int64(), "data": daft.DataType.binary()})
 
         @daft.func(return_dtype=daft.DataType.list(shape))  # type: ignore[untyped-decorator]
@@ -142,6 +147,21 @@ class Engine:
             _connected(self.address, self.workers)
             daft.set_runner_ray(noop_if_initialized=True)
         return daft
+
+
+def _exchanged(
+    split: Callable[[T, Buckets], dict[int, bytes]],
+    gather: Callable[[list[bytes]], R],
+    tasks: Sequence[T],
+    buckets: Buckets,
+) -> Iterator[tuple[int, R]]:
+    """Number and result of each bucket of a pass, here and now."""
+    pieces: dict[int, list[bytes]] = {}
+    for task in tasks:
+        for bucket, data in split(task, buckets).items():
+            pieces.setdefault(bucket, []).append(data)
+    for bucket in sorted(pieces):
+        yield bucket, gather(sorted(pieces.pop(bucket)))
 
 
 def options(main: Callable[..., R]) -> Callable[..., R]:

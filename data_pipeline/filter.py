@@ -5,7 +5,7 @@ Each filter is a small function of (document, limits) that answers (kept, reason
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -36,16 +36,17 @@ FILTERS = (licence, *QUALITY)
 """In the order in which they are asked; `encoded` comes last."""
 
 
-def judge(document: Document, limits: Filter, may_be_encoded: bool = True) -> Verdict:
-    """Verdict of all filters: the first refusal, or kept."""
+def judge(document: Document, limits: Filter, may_be: Sequence[bool] = (True, True, True)) -> Verdict:
+    """Verdict of all filters: the first refusal, or kept. `may_be` is what `may_be_encoded` says of the text."""
     lines = document.text.count("\n") + 1
-    for check in FILTERS if not may_be_encoded else (*FILTERS, encoded):
+    for check in FILTERS:
         glance = GLANCES.get(check)
         if glance is None or not glance(document, lines, limits):
             verdict = check(document, limits)
             if not verdict[0]:
                 return verdict
-    return KEPT
+    verdict = encoded(document, limits, may_be) if any(may_be) else KEPT
+    return KEPT if verdict[0] else verdict
 
 
 def keep(documents: Iterable[Document], limits: Filter, ledger: stage.Ledger) -> Iterator[Document]:

@@ -5,10 +5,12 @@ Allal et al., 2023, 4.2); StarCoder (Li et al., 2023, 3); The Stack v2 (Lozhkov 
 et al., 2024, 2.1); OpenCoder (Huang et al., 2024; values as in its filters); Gopher (Rae et al., 2021, A.1.1).
 """
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -194,15 +196,16 @@ def prose(document: Document, limits: Filter) -> Verdict:
     return len(found) >= rules.min_stop_words, "fewer stop words than min_stop_words"
 
 
-def encoded(document: Document, limits: Filter) -> Verdict:
+def encoded(document: Document, limits: Filter, may_be: Sequence[bool] = (True, True, True)) -> Verdict:
     """No encoded data (base64, hexadecimal, escapes) of more than 1,024 characters in one piece, or more than half of
-    the file: The Stack v2. Code only: hashes in prose are few."""
+    the file: The Stack v2. Code only: hashes in prose are few.
+
+    `may_be` says of each of the three whether there may be any; see `may_be_encoded`.
+    """
     if document.language in PROSE:
         return KEPT
     total = 0
-    for pattern, may_be in zip(_ENCODED_HERE, _MAY_BE_ENCODED, strict=True):
-        if not _found(may_be, [document.text])[0]:
-            continue
+    for pattern in itertools.compress(_ENCODED_HERE, may_be):
         for match in pattern.finditer(document.text):
             if len(match[0]) > limits.max_encoded_run:
                 return False, "longer encoded data than max_encoded_run"
@@ -210,9 +213,16 @@ def encoded(document: Document, limits: Filter) -> Verdict:
     return total <= limits.max_encoded_share * len(document.text), "more encoded data than max_encoded_share"
 
 
-def may_be_encoded(texts: Sequence[str]) -> list[bool]:
-    """For each text whether `encoded` can find anything: fast, and never wrong about those where it cannot."""
-    return _found("|".join(_MAY_BE_ENCODED), texts)
+def may_be_encoded(texts: Sequence[str]) -> list[tuple[bool, ...]]:
+    """For each text what `encoded` can find of each kind: fast, and never wrong about what it cannot find."""
+    array = pa.array(texts, pa.large_string())
+    found = [(False,) * len(_MAY_BE_ENCODED)] * len(texts)
+    places = np.flatnonzero(pc.match_substring_regex(array, pattern="|".join(_MAY_BE_ENCODED)))
+    chosen = array.take(pa.array(places))
+    kinds = (pc.match_substring_regex(chosen, pattern=pattern).to_pylist() for pattern in _MAY_BE_ENCODED)
+    for place, kind in zip(places.tolist(), zip(*kinds, strict=True), strict=True):
+        found[place] = kind
+    return found
 
 
 QUALITY: tuple[Callable[[Document, Filter], Verdict], ...] = (
@@ -224,11 +234,6 @@ QUALITY: tuple[Callable[[Document, Filter], Verdict], ...] = (
 def ascii_letters(text: str) -> int:
     """Letters of ASCII in a text."""
     return len(text.encode().translate(None, _ASCII_NOT_ALPHABETIC + _HIGH_BYTES))
-
-
-def _found(pattern: str, texts: Sequence[str]) -> list[bool]:
-    """For each text whether RE2 finds the pattern in it."""
-    return list(pc.match_substring_regex(pa.array(texts, pa.large_string()), pattern=pattern).to_pylist())
 
 
 def _count(text: str, ascii_others: bytes, others: re.Pattern[str]) -> int:
@@ -244,7 +249,8 @@ def _with_letters(text: str, words: Sequence[str]) -> int:
     if text.isascii():
         # The same number, several times as fast: of the others nothing is left.
         return len(text.encode().translate(_LETTERS_AND_SPACE, _NEITHER).split())
-    return sum(word.isalpha() or any(map(str.isalpha, word)) for word in words)
+    others = [word for word in words if not word.isalpha()]
+    return len(words) - len(others) + sum(any(map(str.isalpha, word)) for word in others)
 
 
 class _VisibleText(HTMLParser):

@@ -1,14 +1,21 @@
-"""Filter and near-duplicate removal beside datatrove, and beside datasketch with Polars, on one corpus in one run.
+"""Filter and duplicate removal beside datatrove, and beside datasketch with Polars, on one corpus in one run.
 
-Every contender runs in a process of its own, one core's work at a time, in turn; its processor seconds (user and
-system) and its peak memory are taken. All use the same filter functions, the same words, shingles
-of the same length, the same bands; datatrove removes all that LSH clusters, the others what exact Jaccard confirms.
-
-    python -m venv /tmp/peers
-    /tmp/peers/bin/pip install datatrove==0.10.1 datasketch==2.0.0 polars==2.1.0 tokenizers \
-        spacy nltk orjson pyarrow xxhash==3.5.0 pydantic click license-expression ruamel.yaml rich psutil
     python -m benchmarks.peers.corpus archives corpus --megabytes 150
     python -m benchmarks.peers.dedup corpus --peers /tmp/peers/bin/python
+
+Every contender runs in a process of its own, one core's work at a time, in turn; its processor seconds (user and
+system) and its peak memory are taken, from the start of Python to the last file. All read the same Parquet files, ask
+the same rules of each document (`data_pipeline.filter.judge`), take the same secrets and personal data out of what they
+keep (`data_pipeline.redact.redact`), compare the same words in shingles of the same length with as many bands of as
+many rows, and write Parquet. What differs is what each makes of it:
+
+- `twice` runs its two stages as they are: ledgers with examples, resumable parts, exact duplicates by hash, and near
+  ones that exact Jaccard similarity confirms.
+- datatrove gets the rules as a filter and the redaction as a formatter, each called with one document, as its pipeline
+  does; then the four steps of its MinHash, which drops all that its clusters hold, exact duplicates among them, and
+  confirms nothing.
+- datasketch with Polars gets the same functions in the form for many texts at once, since Polars has columns; exact
+  duplicates go by `unique`, near ones by sets of shingles that confirm what `MinHashLSH` proposes.
 """
 
 import json
@@ -24,22 +31,26 @@ from typing import Any
 
 import click
 
+from benchmarks.peers import OURS, Found, tell
 from benchmarks.peers.corpus import LIMITS, SECTION, corpus_of
 from specs.settings import ROOT
 
-OURS, DATATROVE, DATASKETCH = "twice", "datatrove", "datasketch + Polars"
+DATATROVE, DATASKETCH = "datatrove", "datasketch + Polars"
 
 
 def run_ours(corpus: Path, out: Path, workers: int) -> int:
     """Both stages as they are; answers how many documents are left."""
     from data_pipeline import filter as filters
+    from data_pipeline.blocks import blocks, read_columns
     from data_pipeline.dedup import dedup
     from data_pipeline.documents import count_documents
     from data_pipeline.engine import Engine
     from data_pipeline.passes import pass_over
 
     os.environ |= {"TWICE_SCRATCH": str(out / "scratch"), "TWICE_MEASURED": str(out / "measured")}
-    spec = corpus_of((corpus / "sources.txt").read_text().split())
+    spec = corpus_of(
+        list(dict.fromkeys(name for block in blocks(corpus) for name in read_columns(block, ["source"])["source"]))
+    )
     engine = Engine(workers=workers, partitions=workers)
     kept = out / "filtered"
     pass_over("filter", "peers", spec, corpus, kept, lambda given, ledger: filters.keep(given, LIMITS, ledger), engine)
@@ -58,6 +69,7 @@ def run_datatrove(corpus: Path, out: Path) -> int:
     )
     from datatrove.pipeline.dedup.minhash import MinhashConfig
     from datatrove.pipeline.filters import LambdaFilter
+    from datatrove.pipeline.formatters.base import BaseFormatter
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.writers import ParquetWriter
     from datatrove.utils.hashing import HashConfig
@@ -65,6 +77,15 @@ def run_datatrove(corpus: Path, out: Path) -> int:
 
     from data_pipeline.documents import Document
     from data_pipeline.filter import judge
+    from data_pipeline.redact import redact
+
+    class Redaction(BaseFormatter):  # type: ignore[misc]
+        """In the place of its own for personal data."""
+
+        name = "redaction"
+
+        def format(self, text: str) -> str:
+            return redact(text, LIMITS.redact)[0]
 
     class Words(WordTokenizer):  # type: ignore[misc]
         """As ours splits: its own splitters for English are several times slower."""
@@ -92,8 +113,9 @@ def run_datatrove(corpus: Path, out: Path) -> int:
     )
     filtered, steps = str(out / "filtered"), [str(out / name) for name in ("signatures", "buckets", "remove")]
     reader = ParquetReader(filtered, glob_pattern="*.parquet")
+    read = ParquetReader(str(corpus), glob_pattern="*.parquet")
     pipelines: list[list[Any]] = [
-        [ParquetReader(str(corpus), glob_pattern="*.parquet"), LambdaFilter(kept), ParquetWriter(filtered)],
+        [read, LambdaFilter(kept), Redaction(), ParquetWriter(filtered)],
         [reader, MinhashDedupSignature(steps[0], config, language=Words())],
         [MinhashDedupBuckets(steps[0], steps[1], config=config)],
         [MinhashDedupCluster(steps[1], steps[2], config=config)],
@@ -113,10 +135,20 @@ def run_datasketch(corpus: Path, out: Path) -> int:
 
     from data_pipeline.documents import Document
     from data_pipeline.filter import judge
+    from data_pipeline.quality import may_be_encoded
+    from data_pipeline.redact import redact, suspicions
 
     table = polars.read_parquet(corpus / "*.parquet")
-    verdicts = [judge(Document(*row), LIMITS)[0] for row in table.iter_rows()]
-    table = table.filter(polars.Series(verdicts)).unique(["id"], keep="first", maintain_order=True)
+    chosen = []
+    for piece in table.iter_slices(2_000):
+        texts = piece["text"].to_list()
+        hints = zip(piece.iter_rows(), may_be_encoded(texts), suspicions(texts), strict=True)
+        kept = [
+            redact(row[5], LIMITS.redact, suspicion)[0] if judge(Document(*row), LIMITS, odd)[0] else None
+            for row, odd, suspicion in hints
+        ]
+        chosen.append(piece.with_columns(polars.Series("text", kept, polars.String)).drop_nulls("text"))
+    table = polars.concat(chosen).unique(["text"], keep="first", maintain_order=True)
     lsh = MinHashLSH(num_perm=SECTION.bands * SECTION.rows, params=(SECTION.bands, SECTION.rows))
     sets: dict[int, set[bytes]] = {}
     dropped: set[int] = set()
@@ -135,9 +167,9 @@ def run_datasketch(corpus: Path, out: Path) -> int:
             lsh.insert(place, signature)
             sets[place] = runs
     (out / "unique").mkdir(parents=True)
-    kept = table.filter(polars.Series([place not in dropped for place in range(len(table))]))
-    kept.write_parquet(out / "unique" / "kept.parquet")
-    return len(kept)
+    table = table.filter(polars.Series([place not in dropped for place in range(len(table))]))
+    table.write_parquet(out / "unique" / "kept.parquet")
+    return len(table)
 
 
 def rows_of(folder: Path) -> int:
@@ -191,16 +223,19 @@ def measured(python: Path, name: str, corpus: Path, workers: int) -> dict[str, A
 
 
 @click.command(epilog="Example: python -m benchmarks.peers.dedup corpus --peers /tmp/peers/bin/python --rounds 2")
-@click.argument("corpus", type=click.Path(path_type=Path, exists=True))
+@click.argument("corpus", type=click.Path(path_type=Path), default="artifacts/corpora/smoke-code/ingested")
 @click.option(
-    "--peers", type=click.Path(path_type=Path, exists=True), help="Python that has the peers; none: ours only."
+    "--peers",
+    type=click.Path(path_type=Path, exists=True),
+    default=sys.executable,
+    help="Python that has the peers, unless this one does.",
 )
-@click.option("--rounds", default=1, help="How often all contenders run, in turn.")
-@click.option("--workers", default=1, help="Processes of ours.")
+@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="How often all run, in turn.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes of ours.")
 @click.option("--only", type=click.Choice([OURS, DATATROVE, DATASKETCH]), hidden=True)
 @click.option("--out", type=click.Path(path_type=Path), hidden=True)
-def main(corpus: Path, peers: Path | None, rounds: int, workers: int, only: str | None, out: Path | None) -> None:
-    """Print one line of JSON for each contender and round; MB/s count text read per second of one core."""
+def main(corpus: Path, peers: Path, rounds: int, workers: int, only: str | None, out: Path | None) -> None:
+    """Filter and deduplicate the documents in a folder of `ingest`; MB count text read, seconds those of a core."""
     if only is not None and out is not None:
         match only:
             case "twice":
@@ -210,18 +245,29 @@ def main(corpus: Path, peers: Path | None, rounds: int, workers: int, only: str 
             case _:
                 print(run_datasketch(corpus, out))
         return
+    megabytes = sum(size_of(path) for path in sorted(corpus.glob("*.parquet"))) / 1e6
+    if not megabytes:
+        raise click.BadParameter(f"{corpus} holds no documents; make some with `python -m benchmarks.peers.corpus`")
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in (OURS, DATASKETCH, DATATROVE)}
+    for _ in range(rounds):
+        for name, taken in results.items():
+            taken.append(measured(Path(sys.executable) if name == OURS else peers, name, corpus, workers))
+            print(json.dumps(taken[-1]), flush=True)
+    notes = {
+        name: f"{told[-1]['documents_left']:,} documents left, {told[-1]['peak_memory_mb']:,} MB"
+        for name, told in results.items()
+    }
+    rates = {name: [megabytes / each["cpu_seconds"] for each in taken] for name, taken in results.items()}
+    tell(Found(f"filter and dedup, {megabytes:.0f} MB", "MB", rates, None, notes))
+
+
+def size_of(path: Path) -> int:
+    """UTF-8 bytes of the texts of a shard."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    texts = (pq.read_table(path, columns=["text"])["text"] for path in sorted(corpus.glob("*.parquet")))
-    megabytes = sum(pc.sum(pc.binary_length(text.cast("binary"))).as_py() for text in texts) / 1e6
-    contenders = [(OURS, Path(sys.executable))]
-    contenders += [(name, peers) for name in (DATASKETCH, DATATROVE) if peers]
-    for _ in range(rounds):
-        for name, python in contenders:
-            result = measured(python, name, corpus, workers)
-            result |= {"megabytes": round(megabytes, 1)}
-            print(json.dumps(result | {"mb_per_cpu_second": round(megabytes / result["cpu_seconds"], 2)}), flush=True)
+    texts = pq.read_table(path, columns=["text"])["text"]
+    return int(pc.sum(pc.binary_length(texts.cast("binary"))).as_py() or 0)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from data_pipeline.components import forest, members, merged
 from data_pipeline.dedup import dedup
 from data_pipeline.documents import Document, Message, document_id, read_documents, render_conversation, write_documents
 from data_pipeline.engine import Engine
-from data_pipeline.minhash import band_keys, jaccard, shingles, verified
+from data_pipeline.minhash import band_keys, verified
+from data_pipeline.shingles import jaccard, shingles
 from data_pipeline.words import words
 from specs.data import Corpus, Dedup, MinHash
 from specs.sources import LocalFile, Source
@@ -133,8 +134,8 @@ def test_a_candidate_below_the_threshold_stays(tmp_path: Path) -> None:
     proposed = {path for pair in share_a_band(documents, SECTION) for path in pair}
     kept, _ = write_and_find(tmp_path, documents, Dedup())
     similar = sum(
-        jaccard(shingles(one, 5), shingles(two, 5)) >= SECTION.threshold
-        for one, two in zip(documents[::2], documents[1::2], strict=True)
+        jaccard(one, two) >= SECTION.threshold
+        for (_, one), (_, two) in zip(shingles(documents[::2], 5), shingles(documents[1::2], 5), strict=True)
     )
     assert len(documents) - len(kept) == similar < len(proposed) // 2
 
@@ -197,7 +198,12 @@ def test_jaccard_is_that_of_sets(left: set[int], right: set[int]) -> None:
 def test_shingles_are_distinct_runs_of_words(found: str, length: int) -> None:
     parts = words(found)
     runs = {tuple(parts[start : start + length]) for start in range(len(parts) - length + 1)}
-    assert len(shingles(make(found, "a", "x"), length)) == len(runs)
+    [(count, hashes)] = shingles([make(found, "a", "x")], length)
+    assert (count, len(hashes)) == (len(words(found)), len(runs))
+    assert (np.diff(hashes.astype(object)) > 0).all()
+    # Whatever is hashed along with it.
+    beside = [make("another one", "a", "w"), make(found, "a", "x"), make("", "a", "y"), make(found, "a", "z")]
+    assert [each.tolist() for _, each in shingles(beside, length)][1::2] == [hashes.tolist()] * 2
 
 
 @given(st.lists(st.sets(st.integers(0, 12), min_size=1), min_size=1, max_size=12))
@@ -239,7 +245,7 @@ def planted(count: int, seed: int) -> list[Document]:
 def test_near_duplicates_are_those_of_an_exact_comparison_of_all_pairs(tmp_path: Path) -> None:
     documents = planted(1_800, seed=7)
     assert len(documents) >= 3_000
-    sets = [shingles(each, SECTION.shingle_words) for each in documents]
+    sets = [found for _, found in shingles(documents, SECTION.shingle_words)]
     holders: dict[int, list[int]] = {}
     for place, each in enumerate(sets):
         for shingle in each.tolist():

@@ -170,8 +170,11 @@ def test_letters_are_counted_in_every_script() -> None:
 @given(st.text(alphabet="abAB09+/=\\ux,\n é", max_size=400))
 def test_the_fast_search_for_encoded_data_misses_nothing(text: str) -> None:
     text *= 3
-    [may_be] = quality.may_be_encoded([text])
-    assert may_be or not any(pattern.search(text) for pattern in quality._ENCODED_HERE)
+    for texts in ([text], ["", text, "x"]):
+        may_be = quality.may_be_encoded(texts)[len(texts) // 2]
+        assert all(may or not pattern.search(text) for may, pattern in zip(may_be, quality._ENCODED_HERE, strict=True))
+    code = make(text)
+    assert quality.encoded(code, LIMITS, may_be) == quality.encoded(code, LIMITS)
 
 
 def test_a_document_without_a_known_licence_is_dropped_unless_that_is_allowed() -> None:
