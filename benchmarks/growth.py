@@ -6,11 +6,13 @@ five sizes.
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -54,6 +56,25 @@ class Growth:
 def texts(factor: int) -> list[Document]:
     """A megabyte of the library for each unit."""
     return library(factor * MB)
+
+
+def _ingest(inputs: Inputs, folder: Path, factor: int) -> tuple[float, Sized]:
+    from data_pipeline.ingest import ingest
+    from specs.data import Ingest
+    from specs.files import sha256_file
+    from specs.sources import LocalFile, Source
+    from specs.stage import Ledger
+
+    documents, path = texts(factor), folder / "library.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=6) as archive:
+        for document in documents:
+            content = document.text.encode()
+            member = tarfile.TarInfo(f"library/{document.path}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    locator = LocalFile(kind="file", path=path.name)
+    source = Source(name=SOURCE, locator=locator, sha256=sha256_file(path), licence="PSF-2.0", format="files")
+    return _size(documents), lambda: list(ingest(source, path, Ingest(), Ledger(), folder / "runs"))
 
 
 def _filter(inputs: Inputs, folder: Path, factor: int) -> tuple[float, Sized]:
@@ -219,6 +240,7 @@ def _plain(make: Callable[[Inputs, Path, int], tuple[float, Sized]]) -> Made:
 
 
 STAGES: dict[str, tuple[str, Made]] = {
+    "ingest": ("MB of documents", _plain(_ingest)),
     "filter": ("MB of documents", _plain(_filter)),
     "dedup": ("MB of documents", _plain(_dedup)),
     "decontaminate": ("MB of documents", _plain(_decontaminate)),

@@ -4,6 +4,7 @@ pip download --no-deps --no-binary :all: --dest archives Django==5.1.4 sympy==1.
 python -m benchmarks.peers.corpus archives corpus --megabytes 150
 """
 
+import resource
 from pathlib import Path
 
 import click
@@ -39,7 +40,7 @@ def corpus_of(names: list[str]) -> Corpus:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--megabytes", default=150, help="Text to take, in the order of file names; the last document that fits.")
 def main(archives: Path, out: Path, megabytes: int) -> None:
-    """Write documents of the archives in a folder, and `sources.txt` with the names of their sources."""
+    """Write documents of the archives in a folder, `sources.txt` with names of their sources; tell what it cost."""
     left = megabytes * 10**6
     names: list[str] = []
     with replacing(out) as temporary:
@@ -60,7 +61,9 @@ def main(archives: Path, out: Path, megabytes: int) -> None:
                 if left < 0:
                     break
         (temporary / "sources.txt").write_text("\n".join(names))
-    print(f"{(megabytes * 10**6 - max(left, 0)) / 1e6:.1f} MB from {len(names)} archives in {out}")
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cost = f"{used.ru_utime + used.ru_stime:.1f} processor seconds, start included, {used.ru_maxrss / 1024:.0f} MiB"
+    print(f"{(megabytes * 10**6 - max(left, 0)) / 1e6:.1f} MB from {len(names)} archives in {out}: {cost}")
 
 
 if __name__ == "__main__":
