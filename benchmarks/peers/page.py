@@ -44,7 +44,7 @@ def plot(found: Mapping[str, Sequence[Found]], path: Path) -> None:
         if peer != OURS
     ]
     with mpl.rc_context({"svg.hashsalt": "peers", "font.size": 9}):
-        figure = Figure(figsize=(8, 0.8 + 0.32 * len(bars)))
+        figure = Figure(figsize=(11, 0.8 + 0.32 * len(bars)))
         axes = figure.add_subplot()
         names, ratios = [name for name, _ in bars][::-1], [ratio for _, ratio in bars][::-1]
         axes.barh(names, [ratio - 1 for ratio in ratios], left=1, color=["#2a6" if r >= 1 else "#c54" for r in ratios])
@@ -52,9 +52,9 @@ def plot(found: Mapping[str, Sequence[Found]], path: Path) -> None:
         axes.axvline(1, color="black", linewidth=0.8)
         for place, value in enumerate(ratios):
             side = "left" if value >= 1 else "right"
-            axes.annotate(f" {value:.2g}x ", (value, place), va="center", ha=side, fontsize=8)
+            axes.annotate(f" {value:.2f}x ", (value, place), va="center", ha=side, fontsize=8)
         axes.margins(x=0.2)
-        axes.set_xlabel("twice, in multiples of the peer's speed in the same run")
+        axes.set_xlabel("multiples of the peer's speed in the same run")
         figure.tight_layout()
         with replacing(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
