@@ -12,6 +12,7 @@ classic MinHash, each row of two documents is then equal with probability s (Li,
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ import numpy.typing as npt
 from data_pipeline.documents import Document
 from data_pipeline.shingles import Hashes, Shingles, drawn, jaccard, mixed, shingles
 from specs.data import MinHash
+
+_FEW = 8
+"""Members of a component that are all compared: to tell which need not be would take longer."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,22 @@ def band_keys(documents: Iterable[Document], section: MinHash) -> tuple[npt.NDAr
     # Texts without a single shingle would all have the same signature.
     shortest = max(section.min_words, section.shingle_words)
     long: list[bool] = []
-    signatures: list[Hashes] = []
+    values: list[Hashes] = []
+    full: list[npt.NDArray[np.bool_]] = []
     rows = section.bands * section.rows
     starts = (np.arange(rows, dtype=np.uint64) * np.uint64(2**64 // rows)).astype(np.uint64)
     for count, found in shingles(documents, section.shingle_words, section.seed):
         long.append(count >= shortest)
         if long[-1]:
-            signatures.append(_signature(found, starts, section.seed))
+            first = found.searchsorted(starts)
+            values.append(found.take(first, mode="clip"))
+            # Where the next range begins with another hash.
+            full.append(first != np.append(first[1:], len(found)))
     chosen = np.array(long, np.bool_)
     keys = np.zeros((len(long), section.bands), np.uint64)
-    keys[chosen] = _banded(np.array(signatures, np.uint64).reshape(-1, section.bands, section.rows))
+    if values:
+        signatures = _filled(np.array(values), np.array(full), section.seed)
+        keys[chosen] = _banded(signatures.reshape(-1, section.bands, section.rows))
     return chosen, keys
 
 
@@ -60,8 +70,14 @@ def verified(component: Sequence[int], sets: Mapping[int, Shingles], threshold: 
     """
     matches: list[Match] = []
     holders: dict[int, list[int]] = {}
-    for member, prefix in zip(component, _prefixes([sets[member] for member in component], threshold), strict=True):
+    prefixes: Iterable[list[int]] = repeat([0], len(component))
+    if len(component) > _FEW:
+        prefixes = _prefixes([sets[member] for member in component], threshold)
+    for member, prefix in zip(component, prefixes, strict=True):
         for survivor in sorted({survivor for shingle in prefix for survivor in holders.get(shingle, ())}):
+            lengths = len(sets[member]), len(sets[survivor])
+            if min(lengths) < threshold * max(lengths):
+                continue
             if (found := jaccard(sets[member], sets[survivor])) >= threshold:
                 matches.append(Match(member, survivor, found))
                 break
@@ -86,19 +102,16 @@ def _prefixes(sets: Sequence[Shingles], threshold: float) -> Iterator[list[int]]
         yield prefix[prefix >= alone].tolist()
 
 
-def _signature(found: Shingles, starts: Hashes, seed: int) -> Hashes:
-    """The least hash of each range `[rows]`, of hashes that begin at `starts`; for an empty one that of another."""
-    first = found.searchsorted(starts)
-    # Full where the next range's first hash is another one.
-    full = np.diff(first, append=len(found)) > 0
-    values: Hashes = found.take(first, mode="clip")
-    empty = np.flatnonzero(~full)
+def _filled(values: Hashes, full: npt.NDArray[np.bool_], seed: int) -> Hashes:
+    """Signatures `[n, rows]` of which some places are not full: these get the value of another one that is."""
+    documents, rows = np.nonzero(~full)
     attempt = 0
-    while len(empty):
+    while len(rows):
         attempt += 1
-        others = _others(len(starts), seed, attempt)[empty]
-        values[empty] = found.take(first[others], mode="clip")
-        empty = empty[~full[others]]
+        others = _others(full.shape[1], seed, attempt)[rows]
+        found = full[documents, others]
+        values[documents[found], rows[found]] = values[documents[found], others[found]]
+        documents, rows = documents[~found], rows[~found]
     return values
 
 

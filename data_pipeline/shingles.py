@@ -56,17 +56,15 @@ def shingles(documents: Iterable[Document], length: int, seed: int = 0) -> Itera
         runs = mixed(runs)
         for start, stop in pairwise(starts):
             found = np.sort(runs[start : max(start, stop - length + 1)])
-            yield stop - start, found[np.append(True, found[1:] != found[:-1])] if len(found) else found
+            first = np.ones(len(found), np.bool_)
+            np.not_equal(found[1:], found[:-1], out=first[1:])
+            yield stop - start, found[first]
 
 
 def jaccard(left: Shingles, right: Shingles) -> float:
     """Size of the intersection over that of the union; 0 where both are empty."""
     smaller, larger = sorted((left, right), key=len)
-    common = (
-        np.count_nonzero(larger[larger.searchsorted(smaller).clip(max=len(larger) - 1)] == smaller)
-        if len(smaller)
-        else 0
-    )
+    common = np.count_nonzero(larger.take(larger.searchsorted(smaller), mode="clip") == smaller) if len(smaller) else 0
     union = len(left) + len(right) - common
     return common / union if union else 0.0
 

@@ -72,6 +72,22 @@ def test_another_seed_draws_other_hashes_and_finds_the_same() -> None:
     assert share_a_band(documents, SECTION) == share_a_band(documents, MinHash(seed=2))
 
 
+@pytest.mark.parametrize("length", [24, 80, 400, 3_000])
+def test_each_row_of_a_signature_agrees_as_often_as_two_texts_are_similar(length: int) -> None:
+    single = MinHash(bands=240, rows=1)
+    documents = []
+    for seed in range(60):
+        found = text(seed, length)
+        documents += [make(found, "a", f"{seed}"), make(edited(found, length // 24, seed), "b", f"{seed}")]
+    keys = band_keys(documents, single)[1]
+    sets = [found for _, found in shingles(documents, single.shingle_words)]
+    similar = np.array([jaccard(*pair) for pair in zip(sets[::2], sets[1::2], strict=True)])
+    agree = (keys[::2] == keys[1::2]).mean(axis=1)
+    # 240 draws for each of 60 pairs have a standard error of 0.004; short texts have fewer shingles to draw from.
+    assert 0.5 < similar.mean() < 0.9
+    assert abs((agree - similar).mean()) < 0.03
+
+
 def write_and_find(
     folder: Path, documents: list[Document], section: Dedup, engine: Engine | None = None
 ) -> tuple[list[str], dict]:
