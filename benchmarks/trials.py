@@ -64,7 +64,7 @@ def train_step(run, index, lanes):
     return entry
 """,
     ),
-    # Of every six programs one is run once more (the comment makes it another program: equal ones run once); starting
+    # Of every five programs one is run once more (the comment makes it another program: equal ones run once); starting
     # sandboxes takes the rest of the time, and is not repeated.
     "score": Plant(
         "evaluation/score.py",
@@ -72,7 +72,7 @@ def train_step(run, index, lanes):
 import dataclasses
 _run_all = run_all
 def run_all(programs, *arguments, **options):
-    again = [dataclasses.replace(program, tests=program.tests + "\\n# again\\n") for program in programs[::6]]
+    again = [dataclasses.replace(program, tests=program.tests + "\\n# again\\n") for program in programs[::5]]
     return _run_all([*programs, *again], *arguments, **options)[: len(programs)]
 """,
     ),
