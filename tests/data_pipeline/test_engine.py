@@ -318,3 +318,17 @@ def fail(task: int) -> int:
 def test_an_error_of_a_worker_is_the_stage_s_own(workers: int) -> None:
     with pytest.raises(UserError, match="task 1 is bad"):
         list(Engine(workers=workers).map(fail, [1, 1]))
+
+
+def test_an_exchange_gathers_the_same_with_and_without_the_engine() -> None:
+    def split(task: int, buckets: Buckets) -> dict[int, bytes]:
+        keys = np.arange(task, 400, 3, dtype=np.uint64)
+        return {bucket: keys[chosen].tobytes() for bucket, chosen in buckets.of(keys)}
+
+    def gather(pieces: list[bytes]) -> list[int]:
+        return np.frombuffer(b"".join(pieces), np.uint64).tolist()
+
+    alone = Engine(workers=1, memory=100).exchange(split, gather, [0, 1, 2], 700)
+    assert sorted(key for bucket in alone for key in bucket) == list(range(400))
+    assert len(alone) == 7
+    assert Engine(workers=2, partitions=2, memory=100).exchange(split, gather, [0, 1, 2], 700) == alone
