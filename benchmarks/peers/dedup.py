@@ -1,6 +1,6 @@
 """Filter and duplicate removal beside datatrove, and beside datasketch with Polars, on one corpus in one run.
 
-    python -m benchmarks.peers.corpus archives corpus --megabytes 150
+    python -m benchmarks.peers.corpus corpus --megabytes 150
     python -m benchmarks.peers.dedup corpus --peers /tmp/peers/bin/python
 
 Every contender runs in a process of its own, one core's work at a time, in turn; its processor seconds (user and
@@ -16,11 +16,14 @@ many rows, and write Parquet. What differs is what each makes of it:
   confirms nothing.
 - datasketch with Polars gets the same functions in the form for many texts at once, since Polars has columns; exact
   duplicates go by `unique`, near ones by sets of shingles that confirm what `MinHashLSH` proposes.
+
+The limit is a process that reads the texts and looks for their words once.
 """
 
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,10 +35,10 @@ from typing import Any
 import click
 
 from benchmarks.peers import OURS, Found, tell
-from benchmarks.peers.corpus import LIMITS, SECTION, corpus_of
-from specs.settings import ROOT
+from benchmarks.peers.corpus import LIMITS, SECTION, corpus_of, write
+from specs.settings import ROOT, load_settings
 
-DATATROVE, DATASKETCH = "datatrove", "datasketch + Polars"
+DATATROVE, DATASKETCH, LIMIT = "datatrove", "datasketch + Polars", "reading, and one scan for words"
 
 
 def run_ours(corpus: Path, out: Path, workers: int) -> int:
@@ -172,6 +175,14 @@ def run_datasketch(corpus: Path, out: Path) -> int:
     return len(table)
 
 
+def run_limit(corpus: Path) -> int:
+    """Read every text, and find its words."""
+    from data_pipeline.documents import read_documents
+
+    word = re.compile(r"\w+")
+    return sum(bool(word.findall(document.text)) for document in read_documents(corpus))
+
+
 def rows_of(folder: Path) -> int:
     """Rows of all Parquet files below a folder."""
     import pyarrow.parquet as pq
@@ -223,7 +234,7 @@ def measured(python: Path, name: str, corpus: Path, workers: int) -> dict[str, A
 
 
 @click.command(epilog="Example: python -m benchmarks.peers.dedup corpus --peers /tmp/peers/bin/python --rounds 2")
-@click.argument("corpus", type=click.Path(path_type=Path), default="artifacts/corpora/smoke-code/ingested")
+@click.argument("corpus", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--peers",
     type=click.Path(path_type=Path, exists=True),
@@ -232,33 +243,44 @@ def measured(python: Path, name: str, corpus: Path, workers: int) -> dict[str, A
 )
 @click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="How often all run, in turn.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes of ours.")
-@click.option("--only", type=click.Choice([OURS, DATATROVE, DATASKETCH]), hidden=True)
+@click.option("--only", type=click.Choice([OURS, DATATROVE, DATASKETCH, LIMIT]), hidden=True)
 @click.option("--out", type=click.Path(path_type=Path), hidden=True)
-def main(corpus: Path, peers: Path, rounds: int, workers: int, only: str | None, out: Path | None) -> None:
-    """Filter and deduplicate the documents in a folder of `ingest`; MB count text read, seconds those of a core."""
+def main(corpus: Path | None, peers: Path, rounds: int, workers: int, only: str | None, out: Path | None) -> None:
+    """Filter and deduplicate the documents in a folder; MB count text read, seconds those of a core.
+
+    Without a folder it is the 150 MB of `benchmarks.peers.corpus`, made in the scratch folder where they are not there.
+    """
+    if corpus is None:
+        corpus = load_settings().folder("scratch") / "peers-corpus"
+        if not corpus.exists():
+            print(write(corpus, 150), flush=True)
     if only is not None and out is not None:
         match only:
             case "twice":
                 print(run_ours(corpus, out, workers))
             case "datatrove":
                 print(run_datatrove(corpus, out))
-            case _:
+            case "datasketch + Polars":
                 print(run_datasketch(corpus, out))
+            case _:
+                print(run_limit(corpus))
         return
     megabytes = sum(size_of(path) for path in sorted(corpus.glob("*.parquet"))) / 1e6
     if not megabytes:
         raise click.BadParameter(f"{corpus} holds no documents; make some with `python -m benchmarks.peers.corpus`")
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in (OURS, DATASKETCH, DATATROVE)}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in (OURS, DATASKETCH, DATATROVE, LIMIT)}
     for _ in range(rounds):
         for name, taken in results.items():
-            taken.append(measured(Path(sys.executable) if name == OURS else peers, name, corpus, workers))
+            taken.append(measured(Path(sys.executable) if name in (OURS, LIMIT) else peers, name, corpus, workers))
             print(json.dumps(taken[-1]), flush=True)
     notes = {
         name: f"{told[-1]['documents_left']:,} documents left, {told[-1]['peak_memory_mb']:,} MB"
         for name, told in results.items()
     }
     rates = {name: [megabytes / each["cpu_seconds"] for each in taken] for name, taken in results.items()}
-    tell(Found(f"filter and dedup, {megabytes:.0f} MB", "MB", rates, None, notes))
+    limit = (LIMIT, statistics.median(rates.pop(LIMIT)))
+    del notes[LIMIT]
+    tell(Found(f"filter and dedup, {megabytes:.0f} MB", "MB", rates, limit, notes))
 
 
 def size_of(path: Path) -> int:
