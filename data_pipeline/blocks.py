@@ -84,9 +84,7 @@ def read_columns(block: Block, names: Sequence[str]) -> dict[str, list[str]]:
         return columns
 
 
-def batches(
-    items: Iterable[T], limit: int, size: Callable[[T], int] = lambda _: 1, count: int | None = None
-) -> Iterator[list[T]]:
+def batches(items: Iterable[T], size: Callable[[T], int], limit: int, count: int | None = None) -> Iterator[list[T]]:
     """Items in their order, in lists that end when their sizes reach a limit, or their number `count`."""
     batch: list[T] = []
     held = 0
@@ -142,7 +140,7 @@ def write_part(path: Path, documents: Iterable[Document]) -> None:
     """Write documents in their order, a batch at a time."""
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         with pa.ipc.new_file(sink, _PART, options=LZ4) as writer:
-            for batch in batches(documents, GROUP_ROWS):
+            for batch in batches(documents, lambda document: 1, GROUP_ROWS):
                 sizes = pa.array([document.size for document in batch], pa.int64())
                 writer.write_batch(pa.record_batch([*columns_of(batch), sizes], schema=_PART))
 

@@ -52,7 +52,7 @@ def judge(document: Document, limits: Filter, may_be: Sequence[bool] = (True, Tr
 def keep(documents: Iterable[Document], limits: Filter, ledger: stage.Ledger) -> Iterator[Document]:
     """Documents that every filter keeps, redacted, in the order given; what is redacted has an id of its own."""
     redacted: Counter[str] = Counter({"documents": 0, "secrets": 0, "emails": 0, "addresses": 0})
-    for batch in batches(documents, _BATCH_CHARACTERS, lambda document: len(document.text)):
+    for batch in batches(documents, lambda document: len(document.text), _BATCH_CHARACTERS):
         texts = [document.text for document in batch]
         for document, odd, suspicion in zip(batch, may_be_encoded(texts), suspicions(texts), strict=True):
             ledger.take(document.source, document.size)

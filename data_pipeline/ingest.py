@@ -69,7 +69,7 @@ def _part(corpus: Corpus, sources: Path, source: Source, path: Path) -> dict[str
     ledger = stage.Ledger()
     found = ingest(source, sources / source.name / source.filename, corpus.ingest, ledger, path.with_suffix(".runs"))
     count = 0
-    for batch in batches(found, GROUP_BYTES, lambda document: document.size, GROUP_ROWS):
+    for batch in batches(found, lambda document: document.size, GROUP_BYTES, GROUP_ROWS):
         write_part(_numbered(path, count), batch)
         count += 1
     return {"parts": count, "ledger": ledger.as_json()}

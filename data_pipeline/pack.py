@@ -95,7 +95,7 @@ def pack_encoded(
                     continue
                 start = writer.rows
                 pieces = _pieces(documents, capacity, ledger, counts)
-                for window in batches(pieces, WINDOW):
+                for window in batches(pieces, lambda piece: 1, WINDOW):
                     for chosen in best_fit([len(piece) for piece in window], capacity):
                         _append(writer, [window[index] for index in chosen], capacity, counts)
                 rows.append({"name": source, "start": start, "stop": writer.rows, "weight": times})
@@ -121,7 +121,7 @@ def encode(
     documents: Iterable[Document], learn_all: bool, tokenizer: Tokenizer, threads: int | None = None
 ) -> Iterator[Encoded]:
     """Ids of each document, `<document>` at their end, in the order given. Raises UserError as `Tokenizer.encode`."""
-    for batch in batches(documents, BATCH_CHARACTERS, lambda document: len(document.text)):
+    for batch in batches(documents, lambda document: len(document.text), BATCH_CHARACTERS):
         chats = {
             at: parse_conversation(document.text, document.place)
             for at, document in enumerate(batch)

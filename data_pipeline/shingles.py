@@ -48,7 +48,7 @@ def shingles(documents: Iterable[Document], length: int, seed: int = 0) -> Itera
     each times a number for its place, mixed.
     """
     factors = drawn(length, 3 + seed) | np.uint64(1)
-    for batch in batches(documents, _CHARACTERS_AT_ONCE):
+    for batch in batches(documents, lambda document: len(document.text), _CHARACTERS_AT_ONCE):
         hashes, starts = _of_words(batch)
         runs = np.zeros(max(0, len(hashes) - length + 1), np.uint64)
         for place, factor in enumerate(factors):

@@ -81,7 +81,7 @@ class Sorter:
         path = self._folder / f"{self._written:06d}.arrow"
         self._written += 1
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA, options=LZ4) as writer:
-            for batch in batches(documents, BATCH_BYTES, lambda document: document.size):
+            for batch in batches(documents, lambda document: document.size, BATCH_BYTES):
                 writer.write_batch(pa.record_batch(columns_of(batch), schema=SCHEMA))
         return path
 

@@ -8,7 +8,7 @@ from data_pipeline.blocks import batches
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 20), st.none() | st.integers(1, 5))
 def test_batches_hold_all_in_order_and_end_as_soon_as_they_may(sizes: list[int], limit: int, count: int | None) -> None:
-    found = list(batches(sizes, limit, lambda size: size, count))
+    found = list(batches(sizes, lambda size: size, limit, count))
     assert [size for batch in found for size in batch] == sizes
     for batch in found:
         assert batch and sum(batch[:-1]) < limit and (count is None or len(batch) <= count)
