@@ -125,11 +125,12 @@ def _outcomes(programs: list[str]) -> list[str]:
     if not programs:
         return []
     done = subprocess.run(
-        [sys.executable, "-I", "-S", str(Path(trial.__file__))],
+        [sys.executable, "-P", "-s", "-S", str(Path(trial.__file__))],
         input=json.dumps(programs).encode(),
         capture_output=True,
         check=True,
-        env={"PATH": "/nowhere"},
+        # Nothing of this process's environment, and one order of sets.
+        env={"PATH": "/nowhere", "PYTHONHASHSEED": "0"},
     )
     found: list[str] = json.loads(done.stdout)
     return found

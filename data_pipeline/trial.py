@@ -1,9 +1,9 @@
 """Trial: whether the examples in a function's docstring hold, found out in a process of its own.
 
-Run by path, standard library only: `python -I -S trial.py` reads a JSON list of sources from standard input and prints
-a JSON list of outcomes: `pass`, `fail`, or `stopped` where a limit ended it. Each source runs in a fork with little
-time and memory, no files, and the harmless built-ins alone. That is a second wall: callers give it only code in which
-`data_pipeline.defects` has found no name and no attribute that could reach further.
+Run by path, standard library only: `python -P -s -S trial.py` reads a JSON list of sources from standard input and
+prints a JSON list of outcomes: `pass`, `fail`, or `stopped` where a limit ended it. Each source runs in a fork with
+little time and memory, no files, and the harmless built-ins alone. That is a second wall: callers give it only code in
+which `data_pipeline.defects` has found no name and no attribute that could reach further.
 """
 
 import builtins
