@@ -9,10 +9,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from benchmarks.cpu import adopt_orphans
-from benchmarks.inputs import Inputs, prepare
-from benchmarks.machine import facts
-from specs.tables import number, size, table
+from benchmarks.measuring.cost import adopt_orphans
+from benchmarks.measuring.machine import facts
+from benchmarks.workloads.inputs import Inputs, prepare
+from specs.common.tables import number, size, table
 
 VERSIONS = ("daft", "dvc", "numpy", "pyarrow", "pydantic", "sentencepiece", "tensorstore", "torch")
 

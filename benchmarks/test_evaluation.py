@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import limits, work
-from benchmarks.inputs import PROBLEMS, Inputs
-from benchmarks.measure import CLOCK, measure
+from benchmarks.measuring import roofline
+from benchmarks.measuring.measure import CLOCK, measure
+from benchmarks.workloads import workloads
+from benchmarks.workloads.inputs import PROBLEMS, Inputs
 from data_pipeline.problems import read_problems
-from evaluation.protocols import protocol
+from evaluation.protocols.registry import protocol
 from evaluation.score import canonical
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
@@ -20,6 +21,6 @@ def test_score(benchmark: BenchmarkFixture, inputs: Inputs, tmp_path: Path) -> N
     asked = canonical(read_problems(PROBLEMS, "mbpp"), way)
     programs = [way.program(problem, answer.completion) for problem, answer in asked]
     texts = [f"{each.candidate}\n{each.tests}" for each in programs if each]
-    with work.scoring(inputs, tmp_path) as each:
+    with workloads.scoring(inputs, tmp_path) as each:
         copies = each.amount / len(texts)
-        measure(benchmark, each, lambda: copies * limits.running(texts), "the programs themselves, unprotected")
+        measure(benchmark, each, lambda: copies * roofline.running(texts), "the programs themselves, unprotected")

@@ -11,20 +11,20 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import limits
-from benchmarks.cpu import Cost
-from benchmarks.inputs import Inputs
-from benchmarks.measure import CLOCK, measure
-from benchmarks.rig import rigged, save
-from benchmarks.sizes import ONE_BILLION
-from benchmarks.work import MB, Work, packed
-from model.attention import backend_for, lower
-from runner.reduction import Fold
-from runner.training import Run, train_step
-from specs import training as sections
-from specs.errors import UserError
-from specs.loading import load_experiment
-from specs.settings import ROOT
+from benchmarks.measuring import roofline
+from benchmarks.measuring.cost import Cost
+from benchmarks.measuring.measure import CLOCK, measure
+from benchmarks.workloads.inputs import Inputs
+from benchmarks.workloads.sizes import ONE_BILLION
+from benchmarks.workloads.training_run import rigged, save
+from benchmarks.workloads.workloads import MB, Work, packed
+from model.decoder.attention import backend_for, lower
+from runner.training.loop import Run, train_step
+from runner.training.reduction import Fold
+from specs.common.errors import UserError
+from specs.loading.load import load_experiment
+from specs.loading.settings import ROOT
+from specs.schema import training as sections
 
 pytestmark = [
     pytest.mark.gpu,
@@ -75,15 +75,15 @@ def moving(size: float) -> float:
 def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("run")
     phase = load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml").pretraining
-    phase = phase.model_copy(update={"lanes": 2, "sequences_per_lane": 1, "loss_chunk": 4_096})
+    phase = phase.model_copy(update={"micro_batches": 2, "micro_batch_size": 1, "loss_chunk": 4_096})
     store = packed(inputs, folder, ONE_BILLION.context_length, 12 * MB)
     with rigged(ONE_BILLION, phase, store, folder, device=torch.device("cuda", 0)) as rig:
         yield rig
 
 
 def test_step(benchmark: BenchmarkFixture, run: Run) -> None:
-    lanes = run.batches.lanes(0, 0, 1)
-    work = Work(waited(lambda: train_step(run, 0, lanes)), run.telemetry.tokens_per_step, "tokens")
+    micro_batches = run.batches.micro_batches(0, 0, 1)
+    work = Work(waited(lambda: train_step(run, 0, micro_batches)), run.telemetry.tokens_per_step, "tokens")
     flops = run.telemetry.flops_per_step
     measure(benchmark, work, lambda: products(flops), "bf16 matrix products", by=wall)
     benchmark.extra_info["peak_device_memory"] = torch.cuda.max_memory_allocated()
@@ -113,7 +113,7 @@ def test_attention(benchmark: BenchmarkFixture, backend: str, window: int | None
 
 
 def test_fold(benchmark: BenchmarkFixture) -> None:
-    """Gradients of eight lanes into one, in the order-fixed tree: seven additions, each reading two and writing one."""
+    """Gradients of eight micro-batches into one, in the fixed tree: seven additions of two reads and one write."""
     size = 2**26
 
     def fold() -> None:
@@ -130,5 +130,5 @@ def test_fold(benchmark: BenchmarkFixture) -> None:
 def test_checkpoint(benchmark: BenchmarkFixture, run: Run, tmp_path: Path) -> None:
     size = sum(3 * 4 * shard.values.numel() for shard in run.model.shards)
     work = Work(lambda: save(run), size / MB, "MB")
-    least = lambda: limits.writing(size, tmp_path)  # noqa: E731
+    least = lambda: roofline.writing(size, tmp_path)  # noqa: E731
     measure(benchmark, work, least, "writing, flushing and hashing the bytes", rounds=3, by=wall)

@@ -2,13 +2,11 @@
 
     pytest benchmarks/test_review.py -p benchmark
 
-A command is asked with nothing kept, as on a fresh clone; after an edit, as in review; and again. `import pydantic`
-alone loads almost nothing (its names are imported lazily), so that what one model of one field costs is told too.
+`import pydantic` alone loads almost nothing (its names are imported lazily), so that what one model of one field costs
+is told too.
 """
 
-import itertools
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,10 +16,10 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.cpu import cost
-from benchmarks.measure import CLOCK, measure
-from benchmarks.work import Work
-from specs.settings import ROOT
+from benchmarks.measuring.cost import cost
+from benchmarks.measuring.measure import CLOCK, measure
+from benchmarks.workloads.workloads import Work
+from specs.loading.settings import ROOT
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
@@ -46,9 +44,9 @@ Run = Callable[[list[str]], None]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs a command among a copy of the specs, with a scratch folder of its own."""
+    """Runs a command among a copy of the specs."""
     shutil.copytree(ROOT / "specs", tmp_path / "specs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    environment = {**os.environ, "TWICE_SCRATCH": str(tmp_path / "scratch")}
+    environment = dict(os.environ)
     # Python keeps the byte code of what it imports, unless it is told not to.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -65,23 +63,7 @@ def test_one_model(benchmark: BenchmarkFixture, run: Run) -> None:
     measure(benchmark, work, lambda: cost(lambda: run(IMPORTS)).cpu, "bare imports", rounds=ROUNDS)
 
 
-@pytest.mark.parametrize("asked", ["with nothing kept", "after an edit", "again"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command(benchmark: BenchmarkFixture, run: Run, tmp_path: Path, command: str, asked: str) -> None:
-    experiments = tmp_path / "specs" / "experiments"
-    edited = next(experiments / name for name in COMMANDS[command] if (experiments / name).exists())
-    text, turns = edited.read_text(), itertools.count()
-
-    def before() -> None:
-        if asked == "with nothing kept":
-            shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
-        elif asked == "after an edit":
-            changed, count = re.subn(r"(?m)^description: .*", f"description: edit {next(turns)}", text)
-            assert count == 1
-            edited.write_text(changed)
-
-    def ask() -> None:
-        run([TWICE, *COMMANDS[command]])
-
-    work = Work(ask, 1, "commands", before)
+def test_command(benchmark: BenchmarkFixture, run: Run, command: str) -> None:
+    work = Work(lambda: run([TWICE, *COMMANDS[command]]), 1, "commands")
     measure(benchmark, work, lambda: cost(lambda: run(IMPORTS)).cpu, "bare imports", rounds=ROUNDS)

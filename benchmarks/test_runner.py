@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import limits
-from benchmarks.cpu import cost
-from benchmarks.inputs import Inputs
-from benchmarks.measure import CLOCK, measure
-from benchmarks.rig import rigged, save
-from benchmarks.sizes import SEVENTEEN_MILLION
-from benchmarks.work import MB, Work, packed
-from runner.training import Run, train_step
-from specs.loading import load_experiment
-from specs.settings import ROOT
-from specs.training import Training
+from benchmarks.measuring import roofline
+from benchmarks.measuring.cost import cost
+from benchmarks.measuring.measure import CLOCK, measure
+from benchmarks.workloads.inputs import Inputs
+from benchmarks.workloads.sizes import SEVENTEEN_MILLION
+from benchmarks.workloads.training_run import rigged, save
+from benchmarks.workloads.workloads import MB, Work, packed
+from runner.training.loop import Run, train_step
+from specs.loading.load import load_experiment
+from specs.loading.settings import ROOT
+from specs.schema.training import Training
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
@@ -27,7 +27,7 @@ STEPS = 50
 @pytest.fixture(scope="module")
 def training() -> Training:
     smoke = load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml").pretraining
-    return smoke.model_copy(update={"lanes": 2, "sequences_per_lane": 4})
+    return smoke.model_copy(update={"micro_batches": 2, "micro_batch_size": 4})
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +39,27 @@ def run(inputs: Inputs, training: Training, tmp_path_factory: pytest.TempPathFac
 
 
 def test_step(benchmark: BenchmarkFixture, run: Run) -> None:
-    lanes = run.batches.lanes(0, 0, 1)
+    micro_batches = run.batches.micro_batches(0, 0, 1)
     flops = run.telemetry.flops_per_step
-    work = Work(lambda: train_step(run, 0, lanes), run.telemetry.tokens_per_step, "tokens")
-    measure(benchmark, work, lambda: limits.multiplying(flops, bf16=True), "matrix products", rounds=7)
+    work = Work(lambda: train_step(run, 0, micro_batches), run.telemetry.tokens_per_step, "tokens")
+    measure(benchmark, work, lambda: roofline.multiplying(flops, bf16=True), "matrix products", rounds=7)
 
 
 def test_loader(benchmark: BenchmarkFixture, run: Run, tmp_path: Path) -> None:
     """What a step waits for its data, beside the same rows from memory; and its share of the step."""
-    lanes = run.batches.lanes(0, 0, 1)
-    step = cost(lambda: train_step(run, 0, lanes)).cpu
-    store, at_a_time = run.batches.store, run.training.sequences_per_lane
+    micro_batches = run.batches.micro_batches(0, 0, 1)
+    step = cost(lambda: train_step(run, 0, micro_batches)).cpu
+    store, at_a_time = run.batches.store, run.training.micro_batch_size
     flat = np.memmap(tmp_path / "flat", np.uint8, "w+", shape=(len(store), 5 * (store.manifest.context_length + 1)))
-    rows = [run.batches.order.step(index, run.training.lanes, at_a_time) for index in range(STEPS)]
-    work = Work(lambda: [run.batches.lanes(index, 0, 1) for index in range(STEPS)], STEPS, "steps")
-    least = lambda: limits.best_of(lambda: [flat[lane] for lanes in rows for lane in lanes])  # noqa: E731
-    measure(benchmark, work, least, "memmap without checksums")
+    rows = [run.batches.order.step(index, run.training.micro_batches, at_a_time) for index in range(STEPS)]
+    work = Work(lambda: [run.batches.micro_batches(index, 0, 1) for index in range(STEPS)], STEPS, "steps")
+
+    def read() -> None:
+        for step_rows in rows:
+            for micro_batch in step_rows:
+                flat[micro_batch]
+
+    measure(benchmark, work, lambda: roofline.best_of(read), "memmap without checksums")
     share = 1 / (benchmark.extra_info["rate"] * step)
     benchmark.extra_info["share_of_step"] = share
     assert share < 0.005
@@ -63,11 +68,11 @@ def test_loader(benchmark: BenchmarkFixture, run: Run, tmp_path: Path) -> None:
 def test_checkpoint_save(benchmark: BenchmarkFixture, run: Run, tmp_path: Path) -> None:
     size = sum(3 * 4 * shard.values.numel() for shard in run.model.shards)
     work = Work(lambda: save(run), size / MB, "MB")
-    measure(benchmark, work, lambda: limits.writing(size, tmp_path), "writing, flushing and hashing the bytes")
+    measure(benchmark, work, lambda: roofline.writing(size, tmp_path), "writing, flushing and hashing the bytes")
 
 
 def test_checkpoint_load(benchmark: BenchmarkFixture, run: Run) -> None:
     save(run)
     (saved,) = (run.checkpoints.folder / "step-1").glob("*.safetensors")
     work = Work(run.checkpoints.load, saved.stat().st_size / MB, "MB")
-    measure(benchmark, work, lambda: limits.reading(saved), "reading and hashing the bytes")
+    measure(benchmark, work, lambda: roofline.reading(saved), "reading and hashing the bytes")

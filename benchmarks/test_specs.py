@@ -8,15 +8,15 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from ruamel.yaml import YAML
 
-from benchmarks.cpu import cost
-from benchmarks.inputs import Inputs
-from benchmarks.limits import best_of
-from benchmarks.measure import CLOCK, measure
-from benchmarks.pipeline import Fixed
-from benchmarks.work import Work
-from specs import comparing
-from specs.loading import load_experiment
-from specs.settings import ROOT
+from benchmarks.measuring.cost import cost
+from benchmarks.measuring.measure import CLOCK, measure
+from benchmarks.measuring.roofline import best_of
+from benchmarks.studies.noop_pipeline import Fixed
+from benchmarks.workloads.inputs import Inputs
+from benchmarks.workloads.workloads import Work
+from specs.loading.load import load_experiment
+from specs.loading.settings import ROOT
+from specs.review import compare
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
@@ -30,7 +30,7 @@ def files_of(spec: Path) -> list[Path]:
 
     def read(path: Path) -> str:
         seen.append(path)
-        return path.read_text()
+        return path.read_text("utf-8")
 
     load_experiment(spec, read)
     return seen
@@ -38,7 +38,7 @@ def files_of(spec: Path) -> list[Path]:
 
 def parsing(paths: list[Path]) -> float:
     """Seconds to parse the same files as YAML by the same library."""
-    texts = [path.read_text() for path in paths]
+    texts = [path.read_text("utf-8") for path in paths]
     return best_of(lambda: [YAML(typ="safe", pure=True).load(text) for text in texts])
 
 
@@ -49,7 +49,7 @@ def test_load(benchmark: BenchmarkFixture) -> None:
     def load() -> None:
         # Parsed files are remembered by their text: another comment makes them new.
         turn = f"\n# {next(turns)}\n"
-        load_experiment(SPEC, lambda path: path.read_text() + turn)
+        load_experiment(SPEC, lambda path: path.read_text("utf-8") + turn)
 
     work = Work(load, len(paths), "files")
     measure(benchmark, work, lambda: parsing(paths), "bare YAML parsing")
@@ -58,7 +58,7 @@ def test_load(benchmark: BenchmarkFixture) -> None:
 def test_diff(benchmark: BenchmarkFixture) -> None:
     paths = [*files_of(SPEC), *files_of(OTHER)]
     # Files that are already parsed: as in a range of revisions, where most are the same.
-    work = Work(lambda: comparing.compare([str(SPEC), str(OTHER)]), 1, "comparisons")
+    work = Work(lambda: compare.compare([str(SPEC), str(OTHER)]), 1, "comparisons")
     measure(benchmark, work, lambda: parsing(paths), "bare YAML parsing")
 
 

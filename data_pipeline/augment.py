@@ -2,7 +2,7 @@
 
 Which documents, and how, follows from (document id, transform, seed) alone. A rewritten document takes the place of the
 original; what cannot be proven is left as it was, and counted. Last, a share of all documents but conversations is
-marked to be written with its middle last (`data_pipeline.middle`).
+marked to be written with its middle last (`data_pipeline.packing.fill_in_the_middle`).
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from pathlib import Path
 
 import click
 
-from data_pipeline import engine as engines
-from data_pipeline import layout
-from data_pipeline.documents import Document
-from data_pipeline.middle import Cut
-from data_pipeline.passes import pass_over
-from data_pipeline.transforms import TRANSFORMS
-from specs import stage
-from specs.data import Augment, Corpus
+from data_pipeline.augmentations import tree_sitter_layout
+from data_pipeline.augmentations.python_layout import TRANSFORMS
+from data_pipeline.documents import engine as engines
+from data_pipeline.documents.document_stage import pass_over
+from data_pipeline.documents.documents import Document
+from data_pipeline.packing.fill_in_the_middle import Cut
+from specs.pipeline import stage
+from specs.schema.data import Augment, Corpus
 
 MIDDLE = "fill_in_the_middle"
 """Name of the section in the spec, as the other transforms go by the names of their shares."""
@@ -36,7 +36,7 @@ def augment(document: Document, section: Augment) -> tuple[Document, dict[str, s
     text = document.text
     applied: list[str] = []
     for name, transform in (
-        TRANSFORMS if document.language == "python" else layout.transforms(document.language)
+        TRANSFORMS if document.language == "python" else tree_sitter_layout.transforms(document.language)
     ).items():
         chance = _hash(document.id, name, section.seed)
         if chance >= getattr(section, name) * 2**64:

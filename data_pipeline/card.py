@@ -14,12 +14,12 @@ from typing import Any
 import click
 import pyarrow.parquet as pq
 
-from data_pipeline.documents import shards
-from specs import stage
-from specs.data import Corpus
-from specs.errors import UserError
-from specs.files import replacing, sha256_file, write_bytes, write_json
-from specs.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned, Source
+from data_pipeline.documents.documents import shards
+from specs.common.errors import UserError
+from specs.common.files import replacing, sha256_file, write_bytes, write_json
+from specs.pipeline import stage
+from specs.schema.data import Corpus
+from specs.schema.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned, Source
 
 STAGES = ("ingested", "filtered", "deduplicated", "decontaminated", "documents")
 """Folders of a corpus, in the order in which documents pass through them."""
@@ -201,7 +201,7 @@ def read_ledgers(corpus: Path) -> dict[str, dict[str, Any]]:
     for name in STAGES:
         path = corpus / name / "ledger.json"
         try:
-            found[name] = json.loads(path.read_text())
+            found[name] = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot read the ledger ({error}); run the stage that writes it") from error
     return found

@@ -10,7 +10,7 @@ al., 2023: docstrings and solutions as substrings), and a shared structure of co
   solution, or a line of the tests. A passage that is only an import or a row of numbers is no evidence, so it must hold
   as many different words as the rule above asks for;
 - a run of `structure_tokens` tokens with a solution, or the whole of a shorter one, whatever its names, layout,
-  comments and quotes (`data_pipeline.structure`).
+  comments and quotes (`data_pipeline.text.code_structure`).
 """
 
 import itertools
@@ -21,14 +21,14 @@ from pathlib import Path
 
 import click
 
-from data_pipeline import engine as engines
-from data_pipeline.documents import Document, plain_text
-from data_pipeline.passes import pass_over
+from data_pipeline.documents import engine as engines
+from data_pipeline.documents.document_stage import pass_over
+from data_pipeline.documents.documents import Document, plain_text
 from data_pipeline.problems import Problem, read_problems
-from data_pipeline.structure import Patterns
-from data_pipeline.words import words
-from specs import stage
-from specs.data import Benchmark, Corpus, Decontaminate
+from data_pipeline.text.code_structure import Patterns
+from data_pipeline.text.words import words
+from specs.pipeline import stage
+from specs.schema.data import Benchmark, Corpus, Decontaminate
 
 Ngram = tuple[str, ...]
 

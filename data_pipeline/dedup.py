@@ -23,18 +23,18 @@ import numpy.typing as npt
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
-from data_pipeline import engine as engines
-from data_pipeline.blocks import Block, blocks, finish, parts, read_block, read_columns, resumable
-from data_pipeline.components import Places, forest, members, merged
-from data_pipeline.documents import Document
-from data_pipeline.engine import Buckets, Engine
-from data_pipeline.minhash import band_keys, verified
-from data_pipeline.passes import write_changed
-from data_pipeline.shingles import shingles
-from specs import stage
-from specs.data import Corpus, Dedup, MinHash
-from specs.files import replacing, write_json
-from specs.progress import Progress
+from data_pipeline.documents import engine as engines
+from data_pipeline.documents.blocks import Block, blocks, finish, parts, read_block, read_columns, resumable
+from data_pipeline.documents.document_stage import write_changed
+from data_pipeline.documents.documents import Document
+from data_pipeline.documents.engine import Buckets, Engine
+from data_pipeline.near_duplicates.connected_components import Places, forest, members, merged
+from data_pipeline.near_duplicates.minhash import band_keys, verified
+from data_pipeline.near_duplicates.shingles import shingles
+from specs.common.files import replacing, write_json
+from specs.common.progress import Progress
+from specs.pipeline import stage
+from specs.schema.data import Corpus, Dedup, MinHash
 
 REASONS = ("exact duplicate", "near-duplicate")
 MATCH = np.dtype([("dropped", "<i8"), ("survivor", "<i8"), ("similarity", "<f8"), ("reason", "<i8")])

@@ -18,14 +18,15 @@ import requests
 import urllib3
 from pypi_simple import NoSuchProjectError, PyPISimple, UnsupportedContentTypeError, UnsupportedRepoVersionError
 
-from data_pipeline import trees
-from data_pipeline.pinned import CHUNK, Mirrors, Store, WrongBytesError, copy_out, read_chunks
-from specs import settings, stage
-from specs.data import Benchmark, Corpus
-from specs.errors import UserError
-from specs.files import replacing, write_json
-from specs.progress import Progress
-from specs.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned
+from data_pipeline.fetching import reproducible_tar
+from data_pipeline.fetching.content_store import CHUNK, Mirrors, Store, WrongBytesError, copy_out, read_chunks
+from specs.common.errors import UserError
+from specs.common.files import replacing, write_json
+from specs.common.progress import Progress
+from specs.loading import settings
+from specs.pipeline import stage
+from specs.schema.data import Benchmark, Corpus
+from specs.schema.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned
 
 ATTEMPTS = 3
 TIMEOUT = (10.0, 60.0)
@@ -99,10 +100,10 @@ class Origin:
             case LocalFile(path=path):
                 return self._local(path, advance)
             case LocalFolder(path=path):
-                return trees.folder_chunks(self._root / path, advance)
+                return reproducible_tar.folder_chunks(self._root / path, advance)
             case GitCommit(repository=repository, commit=commit) as locator:
                 place = repository if repository.startswith("https://") else str(self._root / repository)
-                return trees.commit_chunks(place, commit, locator.name, advance)
+                return reproducible_tar.commit_chunks(place, commit, locator.name, advance)
             case HttpsFile(url=url):
                 return self._download(url, advance)
             case HubFile(dataset=dataset, revision=revision, path=path):
@@ -175,7 +176,7 @@ def _obtain(
         return _attempts(entry, store, origin, advance)
     except WrongBytesError as error:
         trouble = f"{pinned.filename} is not what the spec pins: {error}, expected sha256 {pinned.sha256}"
-    except (UnreachableError, trees.UnreadableError, OSError) as error:
+    except (UnreachableError, reproducible_tar.UnreadableError, OSError) as error:
         trouble = f"cannot fetch {pinned.filename} (sha256 {pinned.sha256}): {error}"
     return (
         f"{entry}: {trouble}; put the file in a folder named by TWICE_MIRRORS or by mirrors in settings.yaml, "

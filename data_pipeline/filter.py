@@ -10,16 +10,16 @@ from pathlib import Path
 
 import click
 
-from data_pipeline import engine as engines
-from data_pipeline import licences
-from data_pipeline.blocks import batches
-from data_pipeline.documents import Document, document_id
-from data_pipeline.glance import GLANCES
-from data_pipeline.passes import pass_over
-from data_pipeline.quality import KEPT, QUALITY, Verdict, encoded, may_be_encoded
-from data_pipeline.redact import NOTHING, Suspicion, redact, redact_conversation, suspicions
-from specs import stage
-from specs.data import Corpus, Filter
+from data_pipeline.documents import engine as engines
+from data_pipeline.documents import licences
+from data_pipeline.documents.blocks import batches
+from data_pipeline.documents.document_stage import pass_over
+from data_pipeline.documents.documents import Document, document_id
+from data_pipeline.filters.fast_accept import GLANCES
+from data_pipeline.filters.quality import KEPT, QUALITY, Verdict, encoded, may_be_encoded
+from data_pipeline.filters.redact import NOTHING, Suspicion, redact, redact_conversation, suspicions
+from specs.pipeline import stage
+from specs.schema.data import Corpus, Filter
 
 _BATCH_CHARACTERS = 16_000_000
 

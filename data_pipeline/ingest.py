@@ -8,24 +8,31 @@ from typing import Any
 
 import click
 
-from data_pipeline import engine as engines
-from data_pipeline.archives import Member, members
-from data_pipeline.blobs import COLUMNS as BLOB_COLUMNS
-from data_pipeline.blobs import Wanted, joined, wanted
-from data_pipeline.blocks import batches, finish, parts, resumable, write_part, write_shards
-from data_pipeline.choice import Choice
-from data_pipeline.defects import debugging_tasks
-from data_pipeline.documents import GROUP_BYTES, GROUP_ROWS, Document, document_id, language_of, render_conversation
-from data_pipeline.licences import stated
-from data_pipeline.pairs import Pair, docstring_pairs
-from data_pipeline.records import COLUMNS, READERS, Found
-from data_pipeline.rows import ENDINGS, Row, rows
-from data_pipeline.sorting import Sorter
-from specs import stage
-from specs.data import Corpus, Ingest
-from specs.errors import UserError
-from specs.files import replacing, sha256_file, write_json
-from specs.sources import Source
+from data_pipeline.documents import engine as engines
+from data_pipeline.documents.blocks import batches, finish, parts, resumable, write_part, write_shards
+from data_pipeline.documents.documents import (
+    GROUP_BYTES,
+    GROUP_ROWS,
+    Document,
+    document_id,
+    language_of,
+    render_conversation,
+)
+from data_pipeline.documents.external_sort import Sorter
+from data_pipeline.documents.licences import stated
+from data_pipeline.sources.archives import Member, members
+from data_pipeline.sources.debugging_tasks import debugging_tasks
+from data_pipeline.sources.docstring_pairs import Pair, docstring_pairs
+from data_pipeline.sources.row_files import ENDINGS, Row, rows
+from data_pipeline.sources.row_layouts import COLUMNS, READERS, Found
+from data_pipeline.sources.source_limit import Choice
+from data_pipeline.sources.stack_v2 import COLUMNS as BLOB_COLUMNS
+from data_pipeline.sources.stack_v2 import Wanted, joined, wanted
+from specs.common.errors import UserError
+from specs.common.files import replacing, sha256_file, write_json
+from specs.pipeline import stage
+from specs.schema.data import Corpus, Ingest
+from specs.schema.sources import Source
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -10,21 +10,21 @@ from pathlib import Path
 import click
 import numpy as np
 
-from data_pipeline import engine as engines
-from data_pipeline import middle
-from data_pipeline.blocks import Block, batches, blocks, finish, parts, read_block, resumable
-from data_pipeline.chat import Rendered, render, require_template
-from data_pipeline.documents import Document, parse_conversation
-from data_pipeline.encoded import Encoded, read_encoded, write_encoded
-from data_pipeline.encoding import Special, Tokenizer
-from data_pipeline.epochs import by_times
-from data_pipeline.fitting import best_fit, cut
-from data_pipeline.store import Manifest, Origin, Rows, StoreWriter
-from specs import stage
-from specs.errors import UserError
-from specs.files import replacing, write_json
-from specs.nodes import TokenStoreNode
-from specs.progress import Progress
+from data_pipeline.documents import engine as engines
+from data_pipeline.documents.blocks import Block, batches, blocks, finish, parts, read_block, resumable
+from data_pipeline.documents.documents import Document, parse_conversation
+from data_pipeline.packing import fill_in_the_middle
+from data_pipeline.packing.best_fit import best_fit, cut
+from data_pipeline.packing.chat_template import Rendered, render, require_template
+from data_pipeline.packing.encoded_documents import Encoded, read_encoded, write_encoded
+from data_pipeline.packing.epochs import by_times
+from data_pipeline.tokens.token_store import Manifest, Origin, Rows, StoreWriter
+from data_pipeline.tokens.tokenizer import Special, Tokenizer
+from specs.common.errors import UserError
+from specs.common.files import replacing, write_json
+from specs.common.progress import Progress
+from specs.pipeline import stage
+from specs.pipeline.nodes import TokenStoreNode
 
 WINDOW = 10_000
 """Pieces that are packed together: more would pack hardly tighter."""
@@ -127,8 +127,8 @@ def encode(
             for at, document in enumerate(batch)
             if document.language == "conversation"
         }
-        cuts = {at: middle.cut_of(document) for at, document in enumerate(batch) if at not in chats}
-        texts = [part for at, found in cuts.items() for part in middle.parts(batch[at].text, found)]
+        cuts = {at: fill_in_the_middle.cut_of(document) for at, document in enumerate(batch) if at not in chats}
+        texts = [part for at, found in cuts.items() for part in fill_in_the_middle.parts(batch[at].text, found)]
         try:
             plain = iter(tokenizer.encode_batch(texts, threads))
             turns = iter(render(list(chats.values()), tokenizer, threads))
@@ -139,7 +139,7 @@ def encode(
                 rendered = next(turns)
                 ids, loss = rendered.ids, np.ones_like(rendered.loss) if learn_all else rendered.loss
             else:
-                ids = middle.arranged([next(plain) for _ in range(3 if cuts[at] else 1)], cuts[at])
+                ids = fill_in_the_middle.arranged([next(plain) for _ in range(3 if cuts[at] else 1)], cuts[at])
                 loss = np.full(len(ids), learn_all, np.uint8)
             end = np.uint16(Special.DOCUMENT)
             whole = Rendered(np.append(ids, end), np.append(loss, np.uint8(learn_all)))

@@ -10,12 +10,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from data_pipeline.fetch import Origin, UnreachableError
-from data_pipeline.pinned import WrongBytesError
-from data_pipeline.trees import UnreadableError
-from specs import settings, stage
-from specs.errors import UserError
-from specs.progress import Progress
-from specs.sources import Locator, Pinned
+from data_pipeline.fetching.content_store import WrongBytesError
+from data_pipeline.fetching.reproducible_tar import UnreadableError
+from specs.common.errors import UserError
+from specs.common.progress import Progress
+from specs.loading import settings
+from specs.pipeline import stage
+from specs.schema.sources import Locator, Pinned
 
 _NOT_KNOWN_YET = "0" * 64
 

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from specs.errors import UserError
-from specs.files import digest_json
+from specs.common.errors import UserError
+from specs.common.files import digest_json
 
 Schema = Literal["humaneval", "mbpp"]
 Record = dict[str, object]

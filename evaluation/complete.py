@@ -13,20 +13,20 @@ from types import FrameType
 import click
 import torch
 
-from data_pipeline.encoding import Tokenizer
 from data_pipeline.problems import Problem, content_sha256
-from evaluation.answering import WEIGHTS, Answerer, Sample, Setting, Tile, encode_prompts, require_match
-from evaluation.completions import FILE, Completion, load_problems, load_shots, write_completions
-from evaluation.journal import Key, read_journal
-from evaluation.protocols import Protocol, protocol
-from evaluation.ranks import Ranks, join
-from evaluation.workers import spread
+from data_pipeline.tokens.tokenizer import Tokenizer
+from evaluation.completions.completions import FILE, Completion, load_problems, load_shots, write_completions
+from evaluation.completions.distributed import Ranks, join
+from evaluation.completions.generator import WEIGHTS, Answerer, Sample, Setting, Tile, encode_prompts, require_match
+from evaluation.completions.journal import Key, read_journal
+from evaluation.completions.process_pool import spread
+from evaluation.protocols.registry import Protocol, protocol
 from model.sampling import tiles
-from specs import stage
-from specs.errors import UserError
-from specs.files import digest_json, replacing, sha256_file, write_json
-from specs.nodes import EvaluationNode, RunNode
-from specs.progress import Progress
+from specs.common.errors import UserError
+from specs.common.files import digest_json, replacing, sha256_file, write_json
+from specs.common.progress import Progress
+from specs.pipeline import stage
+from specs.pipeline.nodes import EvaluationNode, RunNode
 
 VERSION = 2
 """Of the way completions are made: partial results of another version are not continued."""

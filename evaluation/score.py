@@ -11,20 +11,20 @@ from typing import get_args
 import click
 
 from data_pipeline.problems import Problem
-from evaluation.completions import FILE, Completion, by_problem, load_problems, read_completions
-from evaluation.passk import interval, pass_at_k
-from evaluation.program import Program
-from evaluation.protocols import Protocol, protocol
-from evaluation.sandbox import Tier
-from evaluation.sandbox_dialogue import Outcome, Verdict
-from evaluation.sandbox_pool import run_all
-from evaluation.verdicts import Verdicts, identity
-from specs import stage
-from specs.errors import UserError
-from specs.experiment import BenchmarkRun, Limits
-from specs.files import canonical_json, digest_json, replacing, write_bytes, write_json
-from specs.nodes import EvaluationNode
-from specs.progress import Progress
+from evaluation.completions.completions import FILE, Completion, by_problem, load_problems, read_completions
+from evaluation.protocols.program import Program
+from evaluation.protocols.registry import Protocol, protocol
+from evaluation.sandbox.dialogue import Outcome, Verdict
+from evaluation.sandbox.pool import run_all
+from evaluation.sandbox.sandbox import Tier
+from evaluation.scoring.pass_at_k import interval, pass_at_k
+from evaluation.scoring.verdict_log import Verdicts, identity
+from specs.common.errors import UserError
+from specs.common.files import canonical_json, digest_json, replacing, write_bytes, write_json
+from specs.common.progress import Progress
+from specs.pipeline import stage
+from specs.pipeline.nodes import EvaluationNode
+from specs.schema.experiment import BenchmarkRun, Limits
 
 Asked = Sequence[tuple[Problem, Completion]]
 VERSION = 1

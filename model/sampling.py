@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from model.cache import Cache
-from model.transformer import Transformer
-from specs.errors import UserError
-from specs.files import canonical_json
-from specs.training import Architecture
+from model.decoder.kv_cache import Cache
+from model.decoder.transformer import Transformer
+from specs.common.errors import UserError
+from specs.common.files import canonical_json
+from specs.schema.training import Architecture
 
 Finished = Callable[[Sequence[int]], bool]
 Done = Callable[[int, list[int]], None]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from runner import exchange_commands, run_commands
-from runner.options import FORMAT, Group
-from specs.errors import UserError
+from runner.commands import interop, runs
+from runner.commands.options import FORMAT, Group
+from specs.common.errors import UserError
 
 
 @click.group(cls=Group, epilog="Example: twice check specs/experiments/smoke.yaml")
@@ -22,22 +22,15 @@ def main() -> None:
 @FORMAT
 def check(spec: Path, form: str) -> None:
     """Validate SPEC; print derived numbers, claims, assumptions and lints. Exit code 1 if a claim is missed."""
-    from runner.answers import repeat
+    from runner.commands import check as checking
+    from specs.loading.load import load_experiment
 
-    def work() -> tuple[str, int]:
-        from runner import check as checking
-        from specs.loading import load_experiment
-
-        experiment = load_experiment(spec)
-        if form == "json":
-            text = json.dumps(checking.report(experiment), indent=2, ensure_ascii=False)
-        else:
-            text = "\n".join(checking.lines(experiment))
-        return text, 1 if checking.missed(experiment) else 0
-
-    text, code = repeat(["check", str(spec), form], work)
-    click.echo(text)
-    sys.exit(code)
+    experiment = load_experiment(spec)
+    if form == "json":
+        click.echo(json.dumps(checking.report(experiment), indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(checking.lines(experiment)))
+    sys.exit(1 if checking.missed(experiment) else 0)
 
 
 @main.command(
@@ -56,27 +49,19 @@ def diff(states: tuple[str, ...], form: str, exit_code: bool, git: bool) -> None
     STATES are two of FILE or REV:FILE, or one REV..REV for every experiment. Each changed field is shown with its
     values and why it matters; then stages that re-run, costs, whether scores compare and checkpoints load.
     """
-    from runner.answers import files_in, repeat, states_of
+    from runner.commands import diff as differing
+    from specs.review.compare import compare, compare_for_git, one_sided
 
-    def work() -> tuple[str, int]:
-        from runner import diff as differing
-        from specs.comparing import compare, compare_for_git, one_sided
-
-        found = compare_for_git(states) if git else compare(states)
-        notes = [] if git else one_sided(states)
-        if form == "json":
-            text = json.dumps([differing.as_json(each) for each in found], indent=2, ensure_ascii=False)
-        else:
-            render = differing.as_markdown if form == "markdown" else differing.as_text
-            parts = ["\n".join(render(each)) for each in found] + notes
-            text = "\n\n".join(parts) or "no experiment differs"
-        return text, 1 if notes or any(not each.empty for each in found) else 0
-
-    # git gives contents as files of other names each time: there the contents are the question, not the names.
-    question, apart = files_in(states) if git else (states_of(states), ())
-    text, differs = repeat(["diff", form, str(git), *question], work, apart)
-    click.echo(text)
-    sys.exit(differs if exit_code else 0)
+    differences = compare_for_git(states) if git else compare(states)
+    notes = [] if git else one_sided(states)
+    if form == "json":
+        click.echo(json.dumps([differing.as_json(one) for one in differences], indent=2, ensure_ascii=False))
+    else:
+        render = differing.as_markdown if form == "markdown" else differing.as_text
+        parts = ["\n".join(render(one)) for one in differences] + notes
+        click.echo("\n\n".join(parts) or "no experiment differs")
+    differs = bool(notes) or any(not one.empty for one in differences)
+    sys.exit(1 if exit_code and differs else 0)
 
 
 @main.command(epilog="Example: twice plan specs/experiments/code-34b.yaml --picture plan.html")
@@ -99,13 +84,13 @@ def plan(
     form: str,
 ) -> None:
     """Say what pretraining of SPEC needs before it runs: memory, time, money. Exit code 1 if it does not fit."""
-    from runner import planning
-    from specs.loading import load_experiment
+    from runner.planning import plan
+    from specs.loading.load import load_experiment
 
-    experiment = planning.placed(load_experiment(spec), devices, kind)
-    done = planning.make(experiment, price, energy_price, simulate=simulate, plain=form == "json")
+    experiment = plan.placed(load_experiment(spec), devices, kind)
+    done = plan.make(experiment, price, energy_price, simulate=simulate, plain=form == "json")
     if picture is not None:
-        planning.draw(experiment, picture, price)
+        plan.draw(experiment, picture, price)
     click.echo(json.dumps(done.plain, indent=2, ensure_ascii=False) if form == "json" else "\n".join(done.lines))
     sys.exit(0 if done.fits else 1)
 
@@ -114,7 +99,7 @@ def plan(
 @click.option("--check", "only_check", is_flag=True, help="Verify instead of writing: exit code 2 if it is stale.")
 def schema(only_check: bool) -> None:
     """Write specs/schema.json, from which editors complete and check experiment files."""
-    from specs.schema import check_schema, write_schema
+    from specs.loading.json_schema import check_schema, write_schema
 
     if only_check:
         check_schema()
@@ -131,8 +116,8 @@ def schema(only_check: bool) -> None:
 @click.option("--stamp", type=click.Path(path_type=Path), help="With --check: write this file once the lock is fresh.")
 def lock(names: tuple[str, ...], only_check: bool, stamp: Path | None) -> None:
     """Resolve the experiments NAMES into specs/lock.yaml, which DVC reads; without names, those it holds."""
-    from specs.files import write_bytes
-    from specs.lock import check_lock, read_lock, write_lock
+    from specs.common.files import write_bytes
+    from specs.pipeline.lock import check_lock, read_lock, write_lock
 
     if only_check:
         held = check_lock()
@@ -147,14 +132,14 @@ def lock(names: tuple[str, ...], only_check: bool, stamp: Path | None) -> None:
     click.echo(f"specs/lock.yaml {'written' if changed else 'unchanged'}: {', '.join(sorted(set(chosen)))}")
 
 
-main.add_command(run_commands.launch)
-main.add_command(run_commands.verify)
-main.add_command(run_commands.compare)
-main.add_command(run_commands.weights)
-main.add_command(run_commands.results)
-main.add_command(exchange_commands.exporting)
-main.add_command(exchange_commands.importing)
-main.add_command(exchange_commands.problems)
+main.add_command(runs.launch)
+main.add_command(runs.verify)
+main.add_command(runs.compare)
+main.add_command(runs.weights)
+main.add_command(runs.results)
+main.add_command(interop.exporting)
+main.add_command(interop.importing)
+main.add_command(interop.problems)
 
 
 if __name__ == "__main__":

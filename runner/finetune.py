@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from data_pipeline.order import Order
-from data_pipeline.store import TokenStore
-from runner.phase import Where, run_phase, where_options
-from specs import stage
-from specs.arithmetic import epoch_steps
-from specs.errors import UserError
-from specs.nodes import RunNode
+from data_pipeline.tokens.shuffle import Order
+from data_pipeline.tokens.token_store import TokenStore
+from runner.launching.phase import Where, run_phase, where_options
+from specs.common.errors import UserError
+from specs.estimates.counts import epoch_steps
+from specs.pipeline import stage
+from specs.pipeline.nodes import RunNode
 
 
 @click.command(

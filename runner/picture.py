@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
-from specs.memory import gib
-from specs.planning import Plan
+from specs.estimates.memory import gib
+from specs.estimates.plan import Plan
 
 _WIDTH, _HEIGHT = 760, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 150, 50, 60

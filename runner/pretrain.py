@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from runner.phase import Where, run_phase, where_options
-from specs import stage
-from specs.arithmetic import pretraining_steps
-from specs.nodes import RunNode
+from runner.launching.phase import Where, run_phase, where_options
+from specs.estimates.counts import pretraining_steps
+from specs.pipeline import stage
+from specs.pipeline.nodes import RunNode
 
 
 @click.command(

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import click
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from runner import figures
-from specs import stage
-from specs.arithmetic import flops_per_sequence, parameters, tokens_per_step
-from specs.errors import UserError
-from specs.files import replacing, sha256_file, write_bytes
-from specs.identity import identity
-from specs.lock import read_lock, render_lock
-from specs.nodes import RunNode
+from runner.reporting import figures
+from specs.common.errors import UserError
+from specs.common.files import replacing, sha256_file, write_bytes
+from specs.estimates.counts import flops_per_sequence, parameters, tokens_per_step
+from specs.pipeline import stage
+from specs.pipeline.identity import identity
+from specs.pipeline.lock import read_lock, render_lock
+from specs.pipeline.nodes import RunNode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,7 +37,7 @@ PROGRAMS_SHOWN = 3
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Records of a JSON Lines file. Raises UserError naming the line that is not one."""
     records = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
@@ -47,7 +47,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def data_ledger(corpus: Path) -> dict[str, dict[str, Any]]:
     """Ledger of each data stage of a corpus folder, in order."""
-    return {name: json.loads((corpus / folder / "ledger.json").read_text()) for name, folder in DATA_STAGES.items()}
+    return {
+        name: json.loads((corpus / folder / "ledger.json").read_text("utf-8")) for name, folder in DATA_STAGES.items()
+    }
 
 
 def data_funnel(ledgers: dict[str, dict[str, Any]]) -> str:
@@ -62,7 +64,7 @@ def data_funnel(ledgers: dict[str, dict[str, Any]]) -> str:
 
 def evaluation_results(folder: Path) -> dict[str, Any]:
     """Scores of one evaluation, verdict counts, and a few programs to read: passing ones first."""
-    scores = json.loads((folder / "scored" / "scores.json").read_text())
+    scores = json.loads((folder / "scored" / "scores.json").read_text("utf-8"))
     completions = {
         (row["task_id"], row["sample"]): row["completion"]
         for row in read_jsonl(folder / "completions" / "completions.jsonl")
@@ -91,7 +93,10 @@ def loss_table(steps: list[dict[str, Any]]) -> bytes:
 def render(page: dict[str, Any]) -> str:
     """Fill the template beside this module."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent / "reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters["thousands"] = lambda number: f"{number:,}"
     return environment.get_template("report.html.j2").render(page)
@@ -125,12 +130,12 @@ def build_page(
         "flops": sequences * flops_per_sequence(spec.architecture, spec.vocab_size),
         "corpora": ledgers,
         "tokens_by_source": {
-            corpus.name: json.loads((store / "ledger.json").read_text())["sources"]
+            corpus.name: json.loads((store / "ledger.json").read_text("utf-8"))["sources"]
             for corpus, store in zip(corpora, stores, strict=True)
         },
         "funnels": {key: data_funnel(value) for key, value in ledgers.items()},
-        "tokenizer": json.loads((tokenizer / "ledger.json").read_text())["facts"],
-        "stores": {store.name: json.loads((store / "ledger.json").read_text())["facts"] for store in stores},
+        "tokenizer": json.loads((tokenizer / "ledger.json").read_text("utf-8"))["facts"],
+        "stores": {store.name: json.loads((store / "ledger.json").read_text("utf-8"))["facts"] for store in stores},
         "curves": {phase: figures.loss_curve(rows, phase.capitalize()) for phase, rows in steps.items()},
         "steps": {phase: len(rows) for phase, rows in steps.items()},
         "last": {phase: rows[-1] for phase, rows in steps.items()},

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import click
 
-from specs.tables import number, table
+from specs.common.tables import number, table
 
 T = TypeVar("T")
 OURS = "twice"

@@ -12,14 +12,14 @@ from typing import Any
 
 import click
 
-from benchmarks.machine import facts
+from benchmarks.measuring.machine import facts
 from benchmarks.peers import MARK, Found, environments, heard
 from benchmarks.peers.environments import BESIDE, ENVIRONMENTS, VARIABLE
 from benchmarks.peers.page import write_into
-from runner.options import Group
-from specs.errors import UserError
-from specs.files import write_json
-from specs.settings import ROOT
+from runner.commands.options import Group
+from specs.common.errors import UserError
+from specs.common.files import write_json
+from specs.loading.settings import ROOT
 
 FOLDER = click.option(
     "--into",

@@ -12,15 +12,15 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from data_pipeline.documents import DocumentWriter
+from data_pipeline.documents.documents import DocumentWriter
 from data_pipeline.fetch import Wanted, from_this_machine
+from data_pipeline.fetching.content_store import copy_out
 from data_pipeline.ingest import ingest
-from data_pipeline.pinned import copy_out
-from specs import stage
-from specs.data import Corpus, Dedup, Filter, Ingest, MinHash
-from specs.errors import UserError
-from specs.files import replacing
-from specs.sources import LocalFile, PackageIndexFile, Source
+from specs.common.errors import UserError
+from specs.common.files import replacing
+from specs.pipeline import stage
+from specs.schema.data import Corpus, Dedup, Filter, Ingest, MinHash
+from specs.schema.sources import LocalFile, PackageIndexFile, Source
 
 LICENCE = "LicenseRef-mixed"
 """Of every document: none is left out for its licence, and none is handed on."""

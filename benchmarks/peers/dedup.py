@@ -6,8 +6,8 @@
 Every contender runs in a process of its own, one core's work at a time, in turn; its processor seconds (user and
 system) and its peak memory are taken, from the start of Python to the last file. All read the same Parquet files, ask
 the same rules of each document (`data_pipeline.filter.judge`), take the same secrets and personal data out of what they
-keep (`data_pipeline.redact.redact`), compare the same words in shingles of the same length with as many bands of as
-many rows, and write Parquet. What differs is what each makes of it:
+keep (`data_pipeline.filters.redact.redact`), compare the same words in shingles of the same length with as many bands
+of as many rows, and write Parquet. What differs is what each makes of it:
 
 - `twice` runs its two stages as they are: ledgers with examples, resumable parts, exact duplicates by hash, and near
   ones that exact Jaccard similarity confirms.
@@ -36,7 +36,7 @@ import click
 
 from benchmarks.peers import OURS, Found, tell
 from benchmarks.peers.corpus import LIMITS, SECTION, corpus_of, write
-from specs.settings import ROOT, load_settings
+from specs.loading.settings import ROOT, load_settings
 
 DATATROVE, DATASKETCH, LIMIT = "datatrove", "datasketch + Polars", "reading, and one scan for words"
 
@@ -44,11 +44,11 @@ DATATROVE, DATASKETCH, LIMIT = "datatrove", "datasketch + Polars", "reading, and
 def run_ours(corpus: Path, out: Path, workers: int) -> int:
     """Both stages as they are; answers how many documents are left."""
     from data_pipeline import filter as filters
-    from data_pipeline.blocks import blocks, read_columns
     from data_pipeline.dedup import dedup
-    from data_pipeline.documents import count_documents
-    from data_pipeline.engine import Engine
-    from data_pipeline.passes import pass_over
+    from data_pipeline.documents.blocks import blocks, read_columns
+    from data_pipeline.documents.document_stage import pass_over
+    from data_pipeline.documents.documents import count_documents
+    from data_pipeline.documents.engine import Engine
 
     os.environ |= {"TWICE_SCRATCH": str(out / "scratch"), "TWICE_MEASURED": str(out / "measured")}
     spec = corpus_of(
@@ -78,9 +78,9 @@ def run_datatrove(corpus: Path, out: Path) -> int:
     from datatrove.utils.hashing import HashConfig
     from datatrove.utils.word_tokenizers import WordTokenizer
 
-    from data_pipeline.documents import Document
+    from data_pipeline.documents.documents import Document
     from data_pipeline.filter import judge
-    from data_pipeline.redact import redact
+    from data_pipeline.filters.redact import redact
 
     class Redaction(BaseFormatter):  # type: ignore[misc]
         """In the place of its own for personal data."""
@@ -136,10 +136,10 @@ def run_datasketch(corpus: Path, out: Path) -> int:
     from datasketch import MinHash, MinHashLSH
     from xxhash import xxh32_intdigest
 
-    from data_pipeline.documents import Document
+    from data_pipeline.documents.documents import Document
     from data_pipeline.filter import judge
-    from data_pipeline.quality import may_be_encoded
-    from data_pipeline.redact import redact, suspicions
+    from data_pipeline.filters.quality import may_be_encoded
+    from data_pipeline.filters.redact import redact, suspicions
 
     table = polars.read_parquet(corpus / "*.parquet")
     chosen = []
@@ -177,7 +177,7 @@ def run_datasketch(corpus: Path, out: Path) -> int:
 
 def run_limit(corpus: Path) -> int:
     """Read every text, and find its words."""
-    from data_pipeline.documents import read_documents
+    from data_pipeline.documents.documents import read_documents
 
     word = re.compile(r"\w+")
     return sum(bool(word.findall(document.text)) for document in read_documents(corpus))
@@ -223,7 +223,7 @@ def measured(python: Path, name: str, corpus: Path, workers: int) -> dict[str, A
         ended.set()
         watcher.join()
         if process.returncode:
-            raise click.ClickException(f"{name} failed: {log.read_text()[-2_000:]}")
+            raise click.ClickException(f"{name} failed: {log.read_text('utf-8')[-2_000:]}")
         return {
             "name": name,
             "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),

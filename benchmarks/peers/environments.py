@@ -6,8 +6,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from specs.errors import UserError
-from specs.settings import ROOT, load_settings
+from specs.common.errors import UserError
+from specs.loading.settings import ROOT, load_settings
 
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "dedup": (
@@ -49,7 +49,7 @@ def ready(script: str) -> Path:
     """
     for name in (script, *BESIDE.get(script, ())):
         done = folder_of(name) / _DONE
-        if not done.exists() or done.read_text().split() != list(ENVIRONMENTS[name]):
+        if not done.exists() or done.read_text("utf-8").split() != list(ENVIRONMENTS[name]):
             raise UserError(f"{name} is not installed as pinned; run `python -m benchmarks.peers install {name}`")
         _show_project(folder_of(name))
     return python_of(script)
@@ -64,7 +64,7 @@ def install(name: str) -> None:
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *ENVIRONMENTS[name]]
     if subprocess.run(pip, check=False).returncode:
         raise UserError(f"{name}: its environment could not be installed; see pip's message above")
-    (folder / _DONE).write_text("\n".join([*ENVIRONMENTS[name], ""]))
+    (folder / _DONE).write_text("\n".join([*ENVIRONMENTS[name], ""]), "utf-8")
 
 
 _DONE = "installed.txt"
@@ -73,4 +73,4 @@ _DONE = "installed.txt"
 def _show_project(folder: Path) -> None:
     packages = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
     # A .pth file adds at the end of the search path: what is pinned here comes first.
-    Path(packages, "project.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    Path(packages, "project.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n", "utf-8")

@@ -11,12 +11,12 @@ from pathlib import Path
 import click
 import torch
 
-from data_pipeline.encoding import Tokenizer
 from data_pipeline.problems import read_problems
+from data_pipeline.tokens.tokenizer import Tokenizer
+from model.decoder.transformer import Transformer
 from model.sampling import Request, Sampling, Stream, load_for_sampling, sample
-from model.transformer import Transformer
-from runner.export import export_model
-from specs.training import Architecture
+from runner.interop.hugging_face import export_model
+from specs.schema.training import Architecture
 
 
 @click.command(epilog="Example: python -m benchmarks.peers.exported RUN --tokenizer TOKENIZER --problems FOLDER")
@@ -33,7 +33,7 @@ def main(run: Path, tokenizer: Path, problems: Path, count: int, new: int) -> No
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
-    spec = json.loads((run / "record.json").read_text())["spec"]
+    spec = json.loads((run / "record.json").read_text("utf-8"))["spec"]
     architecture = Architecture.model_validate(spec["architecture"])
     ours: Transformer = load_for_sampling(run / "model.safetensors", architecture, spec["vocab_size"])
     (file,) = (path for path in problems.iterdir() if path.suffix != ".json")

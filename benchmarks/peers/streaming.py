@@ -13,7 +13,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.cpu import own
+from benchmarks.measuring.cost import own
 
 
 @click.command(epilog="Example: python -m benchmarks.peers.streaming FOLDER")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import click
 
-from benchmarks.cpu import cost
-from benchmarks.inputs import library, prepare
+from benchmarks.measuring.cost import cost
 from benchmarks.peers import Found, in_turn, tell
+from benchmarks.workloads.inputs import library, prepare
 
 MEGABYTES = 3
 

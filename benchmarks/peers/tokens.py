@@ -14,9 +14,9 @@ from statistics import median
 import click
 import numpy as np
 
-from data_pipeline.documents import plain_text, read_documents
-from data_pipeline.encoding import Tokenizer
-from data_pipeline.store import TokenStore
+from data_pipeline.documents.documents import plain_text, read_documents
+from data_pipeline.tokens.token_store import TokenStore
+from data_pipeline.tokens.tokenizer import Tokenizer
 
 
 def seconds(work: Callable[[], object]) -> float:

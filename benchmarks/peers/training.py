@@ -21,24 +21,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from benchmarks import limits
-from benchmarks.cpu import cost
+from benchmarks.measuring import roofline
+from benchmarks.measuring.cost import cost
 from benchmarks.peers import OURS, Found, in_turn, tell
-from model.initialisation import initial_values
-from model.transformer import Transformer
-from runner.batches import Batches, Lane
-from runner.checkpoints import Checkpoints
-from runner.determinism import environment_of_ranks, pin, require_compiler
-from runner.optimizer import Optimizer
-from runner.sharding import DTYPES, ShardedModel
-from runner.telemetry import Telemetry
-from runner.training import Run, train_step
-from specs.arithmetic import flops_per_sequence
-from specs.training import Architecture, Training
+from model.decoder.init import initial_values
+from model.decoder.transformer import Transformer
+from runner.monitoring.telemetry import Telemetry
+from runner.training.checkpoints import Checkpoints
+from runner.training.data_loader import Batches, MicroBatch
+from runner.training.determinism import environment_of_ranks, pin, require_compiler
+from runner.training.loop import Run, train_step
+from runner.training.optimizer import Optimizer
+from runner.training.sharding import DTYPES, ShardedModel
+from specs.estimates.counts import flops_per_sequence
+from specs.schema.training import Architecture, Training
 
 VOCABULARY = 8192
 ARCHITECTURE = Architecture(d_model=384, n_layers=6, n_heads=6, d_ff=1024, context_length=512)
-LANES, ROWS = 2, 4
+MICRO_BATCHES, ROWS = 2, 4
 TITAN = "torchtitan"
 CPU = torch.device("cpu")
 
@@ -49,8 +49,8 @@ def training(compiled: bool) -> Training:
     """What all run with."""
     return Training.model_validate(
         {
-            "lanes": LANES,
-            "sequences_per_lane": ROWS,
+            "micro_batches": MICRO_BATCHES,
+            "micro_batch_size": ROWS,
             "optimizer": {"lr": 1e-4},
             "schedule": {"kind": "constant", "warmup_steps": 0},
             "precision": {"compute": "bf16", "wire": "bf16"},
@@ -60,18 +60,18 @@ def training(compiled: bool) -> Training:
     )
 
 
-def lanes() -> list[Lane]:
+def micro_batches() -> list[MicroBatch]:
     """Random ids, one document a row, all targets learnt."""
     generator = torch.Generator().manual_seed(1)
     made = []
-    for _ in range(LANES):
+    for _ in range(MICRO_BATCHES):
         ids = torch.randint(0, VOCABULARY, (ROWS, ARCHITECTURE.context_length + 1), generator=generator)
         tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-        made.append(Lane(tokens, targets, torch.ones_like(targets, dtype=torch.bool), torch.zeros_like(tokens)))
+        made.append(MicroBatch(tokens, targets, torch.ones_like(targets, dtype=torch.bool), torch.zeros_like(tokens)))
     return made
 
 
-def ours(folder: Path, data: list[Lane], compiled: bool) -> Step:
+def ours(folder: Path, data: list[MicroBatch], compiled: bool) -> Step:
     """`train_step` of the runner on one rank."""
     phase = training(compiled)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
@@ -85,7 +85,7 @@ def ours(folder: Path, data: list[Lane], compiled: bool) -> Step:
         values = initial_values(ARCHITECTURE, phase.seed, shard.name, 0, shard.values.numel())
         shard.values.copy_(values.view(shard.values.shape))
     optimizer = Optimizer(phase.optimizer, model.shards)
-    # A step uses none of these: its lanes are given, and nothing is saved or noted.
+    # A step uses none of these: its micro-batches are given, and nothing is saved or noted.
     batches, checkpoints = Batches.__new__(Batches), Checkpoints.__new__(Checkpoints)
     telemetry = Telemetry.__new__(Telemetry)
     run = Run(model, optimizer, batches, checkpoints, None, telemetry, phase, 1000)
@@ -99,7 +99,7 @@ def ours(folder: Path, data: list[Lane], compiled: bool) -> Step:
     return step
 
 
-def usual_loop(model: nn.Module, loss_of: Callable[[Lane], Tensor], data: list[Lane]) -> Step:
+def usual_loop(model: nn.Module, loss_of: Callable[[MicroBatch], Tensor], data: list[MicroBatch]) -> Step:
     """Autocast, accumulation over micro-batches, clipping, fused AdamW: the loop that most people write."""
     values = training(False).optimizer
     matrices = [p for p in model.parameters() if p.dim() > 1]
@@ -113,9 +113,9 @@ def usual_loop(model: nn.Module, loss_of: Callable[[Lane], Tensor], data: list[L
     )
 
     def step() -> None:
-        for lane in data:
+        for micro_batch in data:
             with torch.autocast("cpu", torch.bfloat16):
-                loss = loss_of(lane) / len(data)
+                loss = loss_of(micro_batch) / len(data)
             loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adamw.step()
@@ -124,7 +124,7 @@ def usual_loop(model: nn.Module, loss_of: Callable[[Lane], Tensor], data: list[L
     return step
 
 
-def hugging_face(data: list[Lane], compiled: bool) -> tuple[Step, int]:
+def hugging_face(data: list[MicroBatch], compiled: bool) -> tuple[Step, int]:
     """`LlamaForCausalLM` of the same sizes, with its own loss."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -140,13 +140,13 @@ def hugging_face(data: list[Lane], compiled: bool) -> tuple[Step, int]:
     model = LlamaForCausalLM(config).train()
     run = torch.compile(model) if compiled else model
 
-    def loss_of(lane: Lane) -> Tensor:
-        return run(input_ids=lane.tokens, labels=lane.targets, shift_labels=lane.targets).loss  # type: ignore[no-any-return]
+    def loss_of(micro_batch: MicroBatch) -> Tensor:
+        return run(input_ids=micro_batch.tokens, labels=micro_batch.targets, shift_labels=micro_batch.targets).loss  # type: ignore[no-any-return]
 
     return usual_loop(model, loss_of, data), sum(p.numel() for p in model.parameters())
 
 
-def torchtitan(data: list[Lane], compiled: bool) -> Step:
+def torchtitan(data: list[MicroBatch], compiled: bool) -> Step:
     """torchtitan's Llama 3 model of the same sizes, in the usual loop.
 
     Its trainer asks for a GPU, and its `model_registry` for attention by flex or varlen, which train on GPUs only: the
@@ -191,8 +191,8 @@ def torchtitan(data: list[Lane], compiled: bool) -> Step:
         model.init_states()
     run = torch.compile(model) if compiled else model
 
-    def loss_of(lane: Lane) -> Tensor:
-        return F.cross_entropy(run(lane.tokens).flatten(0, 1).float(), lane.targets.flatten())
+    def loss_of(micro_batch: MicroBatch) -> Tensor:
+        return F.cross_entropy(run(micro_batch.tokens).flatten(0, 1).float(), micro_batch.targets.flatten())
 
     return usual_loop(model, loss_of, data)
 
@@ -222,15 +222,15 @@ class NanoStyle(nn.Module):
         self.layers = nn.ModuleList(_Layer() for _ in range(ARCHITECTURE.n_layers))
         self.norm, self.output = nn.LayerNorm(width, bias=False), nn.Linear(width, VOCABULARY, bias=False)
 
-    def forward(self, lane: Lane) -> Tensor:
-        """Mean cross-entropy of a lane."""
-        x = self.embedding(lane.tokens) + self.positions.weight
+    def forward(self, micro_batch: MicroBatch) -> Tensor:
+        """Mean cross-entropy of a micro-batch."""
+        x = self.embedding(micro_batch.tokens) + self.positions.weight
         for layer in self.layers:
             x = layer(x)
-        return F.cross_entropy(self.output(self.norm(x)).flatten(0, 1), lane.targets.flatten())
+        return F.cross_entropy(self.output(self.norm(x)).flatten(0, 1), micro_batch.targets.flatten())
 
 
-def nano_style(data: list[Lane], compiled: bool) -> Step:
+def nano_style(data: list[MicroBatch], compiled: bool) -> Step:
     """The nanoGPT-style model in the usual loop."""
     model = NanoStyle()
     return usual_loop(model, torch.compile(model) if compiled else model, data)
@@ -249,8 +249,8 @@ def main(compiled: bool, rounds: int) -> None:
         )
     pin(1, CPU)
     torch.set_deterministic_debug_mode("default")
-    data = lanes()
-    rows = LANES * ROWS
+    data = micro_batches()
+    rows = MICRO_BATCHES * ROWS
     tokens = rows * ARCHITECTURE.context_length
     flops = rows * flops_per_sequence(ARCHITECTURE, VOCABULARY)
 
@@ -269,7 +269,7 @@ def main(compiled: bool, rounds: int) -> None:
         for step in steps.values():
             step()
         timed = {who: rate(step) for who, step in steps.items()}
-        rates = in_turn(rounds, timed | {"limit": lambda: tokens / limits.multiplying(flops, bf16=True)})
+        rates = in_turn(rounds, timed | {"limit": lambda: tokens / roofline.multiplying(flops, bf16=True)})
         dist.destroy_process_group()
     how = "compiled" if compiled else "eager"
     limit = ("bf16 matrix products", median(rates.pop("limit")))

@@ -64,15 +64,19 @@ def draw(root: Path, name: str, command: str, lines: int = 100) -> None:
     """A terminal in which a command was typed."""
     found = said(root, command).rstrip("\n").splitlines()
     text = Text.from_ansi("\n".join([f"$ {command}", *found[:lines], *(["..."] if len(found) > lines else [])]))
-    console = Console(record=True, width=132, file=Path(os.devnull).open("w"))  # noqa: SIM115 - until this ends
+    console = Console(record=True, width=132, file=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until this ends
     console.print(text, soft_wrap=False)
-    (HERE / name).write_text(console.export_svg(title="", code_format=FORMAT, unique_id=Path(name).stem))
+    (HERE / name).write_text(
+        console.export_svg(title="", code_format=FORMAT, unique_id=Path(name).stem), encoding="utf-8"
+    )
 
 
 def draw_comment(root: Path, name: str, command: str) -> None:
     """A comment as a review page renders its markdown."""
     page = root.parent / "comment.html"
-    page.write_text(PAGE.format(markdown.markdown(said(root, command), extensions=["tables", "nl2br"])))
+    page.write_text(
+        PAGE.format(markdown.markdown(said(root, command), extensions=["tables", "nl2br"])), encoding="utf-8"
+    )
     chromium = shutil.which("chromium")
     if chromium is None:
         print(f"{name} is left as it is: there is no chromium")
@@ -85,11 +89,11 @@ def draw_comment(root: Path, name: str, command: str) -> None:
 
 def edit(root: Path, path: str, *changes: tuple[str, str]) -> None:
     """Replace texts in a file; each must be there."""
-    text = (root / path).read_text()
+    text = (root / path).read_text("utf-8")
     for old, new in changes:
         assert old in text, (path, old)
         text = text.replace(old, new)
-    (root / path).write_text(text)
+    (root / path).write_text(text, "utf-8")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from benchmarks.peers import MARK, Found, environments, heard, in_turn, tell
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.page import BEGIN, END, PLOT, write_into
-from specs.errors import UserError
+from specs.common.errors import UserError
 
 FOUND = Found(
     "packing",
@@ -49,36 +49,36 @@ def test_rounds_are_taken_in_turn_after_one_that_does_not_count() -> None:
 
 def test_the_page_keeps_what_is_around_the_table(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", "utf-8")
     write_into(page, RESULTS, {"packing": [FOUND]})
-    text, picture = page.read_text(), (tmp_path / PLOT).read_bytes()
+    text, picture = page.read_text("utf-8"), (tmp_path / PLOT).read_bytes()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "| | other (no checksum) | 5 MB | 2.00x | | |" in text
     write_into(page, RESULTS, {"packing": [FOUND]})
-    assert (page.read_text(), (tmp_path / PLOT).read_bytes()) == (text, picture)
+    assert (page.read_text("utf-8"), (tmp_path / PLOT).read_bytes()) == (text, picture)
 
 
 def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("nothing\n")
+    page.write_text("nothing\n", "utf-8")
     with pytest.raises(UserError, match="peers"):
         write_into(page, RESULTS, {"packing": [FOUND]})
-    assert page.read_text() == "nothing\n"
+    assert page.read_text("utf-8") == "nothing\n"
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Environments of two scripts, whose interpreters say what a script would."""
     monkeypatch.setenv(environments.VARIABLE, str(tmp_path / "peers"))
-    (tmp_path / "told").write_text("noise\n" + MARK + json.dumps(asdict(FOUND)) + "\n")
+    (tmp_path / "told").write_text("noise\n" + MARK + json.dumps(asdict(FOUND)) + "\n", "utf-8")
     for name, code in (("tokenizing", 0), ("sampling", 3)):
         folder = environments.folder_of(name)
         packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
         packages.mkdir(parents=True)
         (folder / "bin").mkdir()
-        (folder / "bin" / "python").write_text(f"#!/bin/sh\ncat {tmp_path / 'told'}\nexit {code}\n")
+        (folder / "bin" / "python").write_text(f"#!/bin/sh\ncat {tmp_path / 'told'}\nexit {code}\n", "utf-8")
         (folder / "bin" / "python").chmod(0o755)
-        (folder / "installed.txt").write_text("\n".join(environments.ENVIRONMENTS[name]))
+        (folder / "installed.txt").write_text("\n".join(environments.ENVIRONMENTS[name]), "utf-8")
     return tmp_path
 
 
@@ -96,7 +96,7 @@ def test_one_that_fails_is_named_and_the_others_results_stay(installed: Path) ->
 
 
 def test_an_environment_with_other_pins_must_be_installed_again(installed: Path) -> None:
-    (environments.folder_of("tokenizing") / "installed.txt").write_text("tokenizers==0.1\n")
+    (environments.folder_of("tokenizing") / "installed.txt").write_text("tokenizers==0.1\n", "utf-8")
     with pytest.raises(UserError, match="peers install tokenizing"):
         environments.ready("tokenizing")
     # What a script starts beside its own must be there too.

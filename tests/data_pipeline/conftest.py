@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.documents import Document, document_id
-from data_pipeline.encoding import Tokenizer
-from data_pipeline.tokenizer import train
-from specs import data
+from data_pipeline.documents.documents import Document, document_id
+from data_pipeline.tokens.tokenizer import Tokenizer
+from data_pipeline.train_tokenizer import train
+from specs.schema import data
 
 MakeDocument = Callable[..., Document]
 

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.augment import augment, rewrite
-from data_pipeline.documents import Document, document_id
-from data_pipeline.transforms import TRANSFORMS
-from specs.data import Augment
-from specs.stage import Ledger
+from data_pipeline.augmentations.python_layout import TRANSFORMS
+from data_pipeline.documents.documents import Document, document_id
+from specs.pipeline.stage import Ledger
+from specs.schema.data import Augment
 
 ALWAYS = Augment(rename_locals=1.0, quotes=1.0, indent=1.0, blank_lines=1.0, comments=1.0)
 

@@ -10,11 +10,11 @@ from ruamel.yaml import YAML
 
 from data_pipeline import card as module
 from data_pipeline.card import STAGES, main
-from data_pipeline.documents import Document, document_id, write_documents
-from specs import stage
-from specs.data import Benchmark, Corpus, Decontaminate
-from specs.files import tree_digests
-from specs.sources import LocalFile, Pinned, Source
+from data_pipeline.documents.documents import Document, document_id, write_documents
+from specs.common.files import tree_digests
+from specs.pipeline import stage
+from specs.schema.data import Benchmark, Corpus, Decontaminate
+from specs.schema.sources import LocalFile, Pinned, Source
 
 PINNED = Pinned(locator=LocalFile(kind="file", path="a.tar"), sha256="1" * 64)
 CORPUS = Corpus(
@@ -44,7 +44,7 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ledger.drop("smaller than | min_bytes", "s/`odd`.py")
         if name == "decontaminated":
             ledger.state("matches", [{"document": "s/x.py"}])
-        (tmp_path / "corpus" / name / "ledger.json").write_text(json.dumps(ledger.as_json()))
+        (tmp_path / "corpus" / name / "ledger.json").write_text(json.dumps(ledger.as_json()), "utf-8")
     write_documents(tmp_path / "corpus" / "documents", documents, ["s"])
     return tmp_path / "corpus"
 
@@ -71,15 +71,15 @@ def test_croissant_is_valid_and_leads_to_the_documents(corpus: Path, caplog: pyt
         (path, *values) for path, values in TEXTS.items()
     ]
     # The control: what is not valid is not accepted.
-    broken: dict[str, Any] = json.loads(path.read_text())
+    broken: dict[str, Any] = json.loads(path.read_text("utf-8"))
     del broken["distribution"][0]["contentUrl"]
-    path.write_text(json.dumps(broken))
+    path.write_text(json.dumps(broken), "utf-8")
     with pytest.raises(mlcroissant.ValidationError):
         mlcroissant.Dataset(jsonld=str(path))
 
 
 def test_the_card_says_what_the_ledgers_say(corpus: Path) -> None:
-    text = (run(corpus) / "README.md").read_text()
+    text = (run(corpus) / "README.md").read_text("utf-8")
     header = YAML(typ="safe", pure=True).load(text.split("---")[1])
     assert header["size_categories"] == ["n<1K"] and header["pretty_name"] == "c"
     for line in (
@@ -103,7 +103,7 @@ def test_the_card_counts_documents_whose_middle_comes_last(corpus: Path) -> None
         for path, (language, licence, text) in texts.items()
     ]
     write_documents(corpus / "documents", documents, ["s"])
-    text = (run(corpus) / "README.md").read_text()
+    text = (run(corpus) / "README.md").read_text("utf-8")
     assert "2 documents were rewritten" in text
     assert "2 are to be written with their middle last: 1 prefix first, 1 suffix first." in text
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.decontaminate import Index, keep
-from data_pipeline.documents import Document, Message, document_id, render_conversation
+from data_pipeline.documents.documents import Document, Message, document_id, render_conversation
 from data_pipeline.problems import Problem, read_problems
-from data_pipeline.structure import LEAST, Patterns, tokens
-from specs.data import Decontaminate
-from specs.settings import ROOT
-from specs.stage import Ledger
+from data_pipeline.text.code_structure import LEAST, Patterns, tokens
+from specs.loading.settings import ROOT
+from specs.pipeline.stage import Ledger
+from specs.schema.data import Decontaminate
 
 PROBLEM = Problem(
     task_id="HumanEval/0",

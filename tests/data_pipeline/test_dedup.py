@@ -8,16 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import documents as documents_module
-from data_pipeline.components import forest, members, merged
 from data_pipeline.dedup import dedup
-from data_pipeline.documents import Document, Message, document_id, read_documents, render_conversation, write_documents
-from data_pipeline.engine import Engine
-from data_pipeline.minhash import band_keys, verified
-from data_pipeline.shingles import jaccard, shingles
-from data_pipeline.words import words
-from specs.data import Corpus, Dedup, MinHash
-from specs.sources import LocalFile, Source
+from data_pipeline.documents import documents as documents_module
+from data_pipeline.documents.documents import (
+    Document,
+    Message,
+    document_id,
+    read_documents,
+    render_conversation,
+    write_documents,
+)
+from data_pipeline.documents.engine import Engine
+from data_pipeline.near_duplicates.connected_components import forest, members, merged
+from data_pipeline.near_duplicates.minhash import band_keys, verified
+from data_pipeline.near_duplicates.shingles import jaccard, shingles
+from data_pipeline.text.words import words
+from specs.schema.data import Corpus, Dedup, MinHash
+from specs.schema.sources import LocalFile, Source
 
 SECTION = MinHash()
 
@@ -99,7 +106,7 @@ def write_and_find(
     write_documents(folder / "in", documents, ["a", "b"])
     spec = Corpus(name="c", sources=sources, dedup=section)
     dedup("corpora.c", spec, folder / "in", folder / "out", engine or Engine())
-    ledger = json.loads((folder / "out" / "ledger.json").read_text())
+    ledger = json.loads((folder / "out" / "ledger.json").read_text("utf-8"))
     return [each.path for each in read_documents(folder / "out")], ledger
 
 

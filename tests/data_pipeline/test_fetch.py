@@ -11,11 +11,11 @@ from pypi_simple import PyPISimple
 
 from data_pipeline import fetch as stage
 from data_pipeline.fetch import Origin, Wanted, fetch, write
+from data_pipeline.fetching.content_store import Mirrors, Store
 from data_pipeline.pin import parse_locator, pin
-from data_pipeline.pinned import Mirrors, Store
-from specs.errors import UserError
-from specs.files import tree_digests
-from specs.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned
+from specs.common.errors import UserError
+from specs.common.files import tree_digests
+from specs.schema.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned
 
 DATA = b"source archive" * 1000
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -186,12 +186,12 @@ def test_a_file_of_the_hub_is_had_at_its_revision(
 
 def test_folders_and_commits_are_pinned_by_what_they_hold(tmp_path: Path) -> None:
     (tmp_path / "data" / "notes").mkdir(parents=True)
-    (tmp_path / "data" / "notes" / "a.md").write_text("text\n")
+    (tmp_path / "data" / "notes" / "a.md").write_text("text\n", "utf-8")
     pinned = pin(LocalFolder(kind="folder", path="data/notes"), tmp_path)
     [path] = obtain(tmp_path, pinned)
     assert pinned.filename == "notes.tar" and path.stat().st_size == pinned.size
     (tmp_path / "store").rename(tmp_path / "old")
-    (tmp_path / "data" / "notes" / "a.md").write_text("other\n")
+    (tmp_path / "data" / "notes" / "a.md").write_text("other\n", "utf-8")
     with pytest.raises(UserError, match=r"notes\.tar is not what the spec pins: its sha256 is [0-9a-f]{64}"):
         obtain(tmp_path, pinned)
     git = GitCommit(kind="git", repository="data/absent.bundle", commit="0" * 40)
@@ -225,7 +225,7 @@ def test_the_folder_written_is_a_function_of_the_spec(tmp_path: Path) -> None:
         write([Wanted("source", "s", pinned)], paths, tmp_path / out)
     assert tree_digests(tmp_path / "one") == tree_digests(tmp_path / "two")
     assert (tmp_path / "one" / "s" / "data.jsonl").read_bytes() == DATA
-    ledger = json.loads((tmp_path / "one" / "ledger.json").read_text())
+    ledger = json.loads((tmp_path / "one" / "ledger.json").read_text("utf-8"))
     assert ledger["facts"]["sha256"] == {"s": SHA} and ledger["bytes_in"] == len(DATA)
 
 

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import quality
-from data_pipeline.documents import Document, Message, document_id, parse_conversation, render_conversation
+from data_pipeline.documents.documents import Document, Message, document_id, parse_conversation, render_conversation
 from data_pipeline.filter import judge, keep
-from specs.data import Filter
-from specs.errors import UserError
-from specs.stage import Ledger
+from data_pipeline.filters import quality
+from specs.common.errors import UserError
+from specs.pipeline.stage import Ledger
+from specs.schema.data import Filter
 
 LIMITS = Filter()
 GOOD = 'def area(width, height):\n    """Area of a rectangle."""\n    return width * height\n'

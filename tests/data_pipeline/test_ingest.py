@@ -9,15 +9,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from data_pipeline import ingest as module
-from data_pipeline import sorting
-from data_pipeline.documents import Document, document_id, read_documents
+from data_pipeline.documents import external_sort
+from data_pipeline.documents.documents import Document, document_id, read_documents
 from data_pipeline.ingest import _pattern, ingest
-from specs import settings, stage
-from specs.data import Corpus, Ingest
-from specs.errors import UserError
-from specs.files import tree_digests
-from specs.sources import LocalFile, Source
-from specs.stage import Ledger
+from specs.common.errors import UserError
+from specs.common.files import tree_digests
+from specs.loading import settings
+from specs.pipeline import stage
+from specs.pipeline.stage import Ledger
+from specs.schema.data import Corpus, Ingest
+from specs.schema.sources import LocalFile, Source
 
 FILES = {
     "b.py": b"b = 1\n",
@@ -141,7 +142,7 @@ def test_conversations_are_read_line_by_line(tmp_path: Path) -> None:
     good = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "group": "x"}
     surrogate = {"messages": [{"role": "user", "content": "\ud800"}, {"role": "assistant", "content": "a"}]}
     lines = [json.dumps(good), "", "{", json.dumps(surrogate), json.dumps(good | {"pad": "x" * 900})]
-    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    (tmp_path / "c.jsonl").write_text("\n".join(lines), "utf-8")
     documents, drops = run(tmp_path / "c.jsonl", Ingest(max_document_bytes=500), format="conversations")
     [document] = documents
     assert (document.path, document.language) == ("c.jsonl#1", "conversation")
@@ -219,9 +220,9 @@ def test_the_stage_goes_on_where_it_was_killed_and_its_bytes_stay(
     assert [each.source for each in read_documents(tmp_path / "out")] == ["second"] * 3 + ["first"] * 30 + [
         "third"
     ] * 11
-    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text("utf-8"))
     assert ledger["documents_in"] == 57 and ledger["documents_out"] == 44
-    monkeypatch.setattr(sorting, "RUN_BYTES", 1_000)
+    monkeypatch.setattr(external_sort, "RUN_BYTES", 1_000)
     monkeypatch.setattr(module, "GROUP_BYTES", 3_000)
     assert ingested("small", "--partitions", "7", "--workers", "1").exit_code == 0
     assert tree_digests(tmp_path / "small") == expected

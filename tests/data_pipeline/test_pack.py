@@ -11,18 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import pack as pack_module
-from data_pipeline.chat import Rendered, render
-from data_pipeline.documents import Document, Message, parse_conversation, render_conversation, write_documents
-from data_pipeline.encoding import MODEL, Ids, Special, Tokenizer
-from data_pipeline.epochs import by_times
-from data_pipeline.fitting import LEAST, best_fit, cut
-from data_pipeline.order import Order
+from data_pipeline.documents.documents import (
+    Document,
+    Message,
+    parse_conversation,
+    render_conversation,
+    write_documents,
+)
 from data_pipeline.pack import main, pack
-from data_pipeline.store import TokenStore
-from specs.errors import UserError
-from specs.files import tree_digests
-from specs.nodes import TokenStoreNode
-from specs.stage import Ledger
+from data_pipeline.packing.best_fit import LEAST, best_fit, cut
+from data_pipeline.packing.chat_template import Rendered, render
+from data_pipeline.packing.epochs import by_times
+from data_pipeline.tokens.shuffle import Order
+from data_pipeline.tokens.token_store import TokenStore
+from data_pipeline.tokens.tokenizer import MODEL, Ids, Special, Tokenizer
+from specs.common.errors import UserError
+from specs.common.files import tree_digests
+from specs.pipeline.nodes import TokenStoreNode
+from specs.pipeline.stage import Ledger
 
 MakeDocument = Callable[..., Document]
 LENGTH = 64
@@ -247,7 +253,7 @@ def run_stage(
     folder: Path, weights: dict[str, int], monkeypatch: pytest.MonkeyPatch, epochs: float = 1.0
 ) -> tuple[int, str]:
     node = make_node("all", weights).model_copy(update={"epochs": dict.fromkeys(weights, epochs)})
-    monkeypatch.setattr("specs.stage.node", lambda address, kind: node)
+    monkeypatch.setattr("specs.pipeline.stage.node", lambda address, kind: node)
     names = {"--documents": "documents", "--tokenizer": "tokenizer", "--out": "store"}
     arguments = [part for option, name in names.items() for part in (option, str(folder / name))]
     result = CliRunner().invoke(main, ["token_stores.c", *arguments])
@@ -263,7 +269,7 @@ def test_the_stage(
     assert run_stage(tmp_path, {"email": 1}, monkeypatch)[0] == 0
     before = tree_digests(tmp_path / "store")
     store = TokenStore.open(tmp_path / "store")
-    ledger = json.loads((tmp_path / "store" / "ledger.json").read_text())
+    ledger = json.loads((tmp_path / "store" / "ledger.json").read_text("utf-8"))
     assert store.manifest.tokenizer_sha256 == tokenizer.sha256
     assert ledger["documents_out"] == 3 and ledger["facts"]["rows"] == len(store)
     # The same bytes as in one process, also where a source is read more than once.

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline import problems
 from data_pipeline.problems import content_sha256, in_range, read_problems
-from specs.errors import UserError
+from specs.common.errors import UserError
 
 HUMANEVAL = {
     "task_id": "HumanEval/7",
@@ -155,7 +155,7 @@ def run(problem: problems.Problem, candidate: str) -> str:
 
 def test_the_sanitized_file_is_an_array_with_imports_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "sanitized-mbpp.json"
-    path.write_text(json.dumps([SANITIZED, SANITIZED | {"task_id": 3}], indent=1))
+    path.write_text(json.dumps([SANITIZED, SANITIZED | {"task_id": 3}], indent=1), "utf-8")
     first, second = read_problems(path, "mbpp")
     assert (first.number, second.number, first.prompt) == (2, 3, SANITIZED["prompt"])
     assert run(first, first.solution) == "passed"
@@ -191,7 +191,9 @@ def test_inputs_without_tests_are_refused(tmp_path: Path) -> None:
 def test_the_content_has_a_digest_that_no_spelling_changes(tmp_path: Path) -> None:
     plain = read_problems(write(tmp_path / "a.jsonl", MBPP, MBPP | {"task_id": 12}), "mbpp")
     path = tmp_path / "b.json"
-    path.write_text(json.dumps([dict(reversed(MBPP.items())), MBPP | {"task_id": 12, "source": "x"}], indent=3))
+    path.write_text(
+        json.dumps([dict(reversed(MBPP.items())), MBPP | {"task_id": 12, "source": "x"}], indent=3), encoding="utf-8"
+    )
     assert content_sha256(read_problems(path, "mbpp")) == content_sha256(plain)
     other = read_problems(write(tmp_path / "c.jsonl", MBPP, MBPP | {"task_id": 12, "text": "?"}), "mbpp")
     assert content_sha256(other) != content_sha256(plain)

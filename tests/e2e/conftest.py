@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from specs.settings import ROOT
+from specs.loading.settings import ROOT
 
 CORPUS = """
 name: {name}
@@ -44,7 +44,7 @@ architecture:
   attention: {pattern: interleaved, window: 16, global_every: 2}
 pretraining:
   tokens: 8192
-  lanes: 4
+  micro-batches: 4
   optimizer: {lr: 1e-3}
   schedule: {warmup_steps: 2}
   precision: {compute: fp32}
@@ -52,8 +52,8 @@ pretraining:
   held_out: {sequences: 4, every: 8}
 finetuning:
   corpus: ../corpora/tiny-instructions.yaml
-  lanes: 4
-  sequences_per_lane: 16
+  micro-batches: 4
+  micro_batch_size: 16
   optimizer: {lr: 1e-3}
   schedule: {warmup_steps: 2}
   precision: {compute: fp32}
@@ -105,8 +105,8 @@ class Project:
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace text in a file of the project."""
         path = self.root / file
-        assert old in path.read_text(), f"{old!r} is not in {file}"
-        path.write_text(path.read_text().replace(old, new, 1))
+        assert old in path.read_text("utf-8"), f"{old!r} is not in {file}"
+        path.write_text(path.read_text("utf-8").replace(old, new, 1), "utf-8")
 
     def lock(self) -> None:
         """Refresh the lock."""
@@ -164,7 +164,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")) and name != "dvc.lock":
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
-    (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n    no_scm = true\n")
+    (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n    no_scm = true\n", "utf-8")
     with tarfile.open(root / "library.tar.gz", "w:gz") as archive:
         for package in (email, json):
             folder = Path(str(package.__file__)).parent
@@ -173,8 +173,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     sha256 = hashlib.sha256((root / "library.tar.gz").read_bytes()).hexdigest()
     for name, form in (("tiny-code", "files"), ("tiny-instructions", "docstring-pairs")):
         text = CORPUS.format(name=name, sha256=sha256, format=form)
-        (root / "specs" / "corpora" / f"{name}.yaml").write_text(text)
-    (root / "specs" / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
+        (root / "specs" / "corpora" / f"{name}.yaml").write_text(text, "utf-8")
+    (root / "specs" / "experiments" / "tiny.yaml").write_text(EXPERIMENT, "utf-8")
     project = Project(root)
     code, output = project.run("twice", "lock", "tiny")
     assert code == 0, output

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from specs.settings import ROOT
+from specs.loading.settings import ROOT
 
 BIN = Path(sys.executable).parent
 WORKFLOW, GITLAB = ROOT / ".github" / "workflows" / "review.yml", ROOT / ".gitlab-ci.yml"
@@ -74,7 +74,7 @@ def change(clone: Path) -> tuple[str, str]:
     """Two commits, the second with another warm-up, and the lock refreshed."""
     git(clone, "checkout", "-q", "-B", "change", "main")
     path = clone / SMOKE
-    path.write_text(path.read_text().replace("warmup_steps: 20", "warmup_steps: 40"))
+    path.write_text(path.read_text("utf-8").replace("warmup_steps: 20", "warmup_steps: 40"), "utf-8")
     subprocess.run([BIN / "twice", "lock"], cwd=clone, env=environment(clone), check=True, capture_output=True)
     git(clone, "commit", "-qam", "longer warm-up")
     return git(clone, "rev-parse", "main"), git(clone, "rev-parse", "change")
@@ -95,7 +95,7 @@ def environment(root: Path, **more: str) -> dict[str, str]:
 def stand_in(root: Path, name: str, program: str) -> None:
     folder = root.parent / "bin"
     folder.mkdir(exist_ok=True)
-    (folder / name).write_text(f"#!{sys.executable}\n{program}")
+    (folder / name).write_text(f"#!{sys.executable}\n{program}", "utf-8")
     (folder / name).chmod(0o755)
 
 
@@ -108,7 +108,7 @@ def run(root: Path, script: str, **variables: str) -> None:
 
 
 def read(path: Path) -> Any:
-    return YAML(typ="safe", pure=True).load(path.read_text())
+    return YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
 
 
 def test_the_workflow_posts_one_comment_and_keeps_it_up_to_date(
@@ -132,11 +132,11 @@ def test_the_workflow_posts_one_comment_and_keeps_it_up_to_date(
             variables = {name: values[value] for name, value in step.get("env", {}).items()}
             summary = str(tmp_path / "summary.md")
             run(clone, step["run"], COMMENTS=str(comments), GITHUB_STEP_SUMMARY=summary, **variables)
-    (comment,) = json.loads(comments.read_text())
+    (comment,) = json.loads(comments.read_text("utf-8"))
     assert comment["body"].startswith("<!-- twice diff -->\n### ")
     assert "| `pretraining.schedule.warmup_steps`  | 20 | 40 |" in comment["body"]
     assert "`pretrain@smoke`" in comment["body"]
-    assert (tmp_path / "summary.md").read_text() == 2 * comment["body"]
+    assert (tmp_path / "summary.md").read_text("utf-8") == 2 * comment["body"]
 
 
 def test_the_job_posts_a_note(clone: Path, change: tuple[str, str], tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_job_posts_a_note(clone: Path, change: tuple[str, str], tmp_path: Pa
         "CI_MERGE_REQUEST_IID": "9",
     }
     run(clone, "\n".join(lines), COMMENTS=str(tmp_path / "note.json"), **variables)
-    note = json.loads((tmp_path / "note.json").read_text())
+    note = json.loads((tmp_path / "note.json").read_text("utf-8"))
     assert note["url"] == "https://example.org/api/v4/projects/3/merge_requests/9/notes"
     assert note["header"] == "PRIVATE-TOKEN: token"
     assert "| `pretraining.schedule.warmup_steps`  | 20 | 40 |" in note["body"]
@@ -161,7 +161,7 @@ def test_the_job_posts_a_note(clone: Path, change: tuple[str, str], tmp_path: Pa
 def test_pre_commit_stops_a_commit_whose_lock_is_stale(clone: Path, refreshed: bool, tmp_path: Path) -> None:
     git(clone, "checkout", "-q", "-f", "-B", "hooked", "main")
     path = clone / SMOKE
-    path.write_text(path.read_text().replace("warmup_steps: 20", "warmup_steps: 40"))
+    path.write_text(path.read_text("utf-8").replace("warmup_steps: 20", "warmup_steps: 40"), "utf-8")
     if refreshed:
         subprocess.run([BIN / "twice", "lock"], cwd=clone, env=environment(clone), check=True, capture_output=True)
     git(clone, "add", ".")
@@ -183,9 +183,11 @@ def test_pre_commit_stops_a_commit_whose_lock_is_stale(clone: Path, refreshed: b
 def test_git_diff_tells_changes_through_the_driver(clone: Path) -> None:
     git(clone, "checkout", "-q", "-f", "-B", "driven", "main")
     path = clone / SMOKE
-    path.write_text(path.read_text().replace("warmup_steps: 20", "warmup_steps: 40"))
+    path.write_text(path.read_text("utf-8").replace("warmup_steps: 20", "warmup_steps: 40"), "utf-8")
     (command,) = [
-        line.partition(": ")[2] for line in (clone / ".gitattributes").read_text().splitlines() if "git config" in line
+        line.partition(": ")[2]
+        for line in (clone / ".gitattributes").read_text("utf-8").splitlines()
+        if "git config" in line
     ]
     run(clone, command)
     done = subprocess.run(

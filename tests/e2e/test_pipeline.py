@@ -12,7 +12,7 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
-from specs.settings import ROOT
+from specs.loading.settings import ROOT
 
 ROOMS = ("specs", "data_pipeline", "model", "evaluation", "runner")
 PIPELINE = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")
@@ -29,15 +29,15 @@ SCHEMA = {
 
 # Programs that a stage starts instead of importing them.
 STARTED = {
-    "runner.pretrain": ["runner.worker"],
-    "runner.finetune": ["runner.worker"],
+    "runner.pretrain": ["runner.training.worker"],
+    "runner.finetune": ["runner.training.worker"],
     "evaluation.score": [
-        "evaluation.sandbox_child",
-        "evaluation.sandbox_confine",
-        "evaluation.sandbox_launch",
-        "evaluation.sandbox_split",
-        "evaluation.sandbox_root",
-        "evaluation.sandbox_filter",
+        "evaluation.sandbox.server",
+        "evaluation.sandbox.confinement",
+        "evaluation.sandbox.drop_root",
+        "evaluation.sandbox.object_proxy",
+        "evaluation.sandbox.container",
+        "evaluation.sandbox.seccomp",
     ],
 }
 
@@ -85,7 +85,7 @@ def test_a_stage_explains_itself(module: str) -> None:
 def test_every_option_that_the_pipeline_gives_is_one_that_the_stage_takes() -> None:
     for _, stage, module in stages():
         given = {word for word in shlex.split(stage["cmd"]) if word.startswith("--")}
-        source = (ROOT / (module.replace(".", "/") + ".py")).read_text()
+        source = (ROOT / (module.replace(".", "/") + ".py")).read_text("utf-8")
         assert all(f'"{option}"' in source for option in given), (module, given)
 
 
@@ -96,5 +96,7 @@ def test_every_stage_waits_for_a_fresh_lock() -> None:
 def test_paths_of_artifacts_stand_in_the_pipeline_alone() -> None:
     for room in (*ROOMS, "benchmarks"):
         for path in Path(ROOT / room).glob("*.py"):
-            code = [line for line in path.read_text().splitlines() if "Example" not in line and "epilog" not in line]
+            code = [
+                line for line in path.read_text("utf-8").splitlines() if "Example" not in line and "epilog" not in line
+            ]
             assert not re.search(r"[\"']artifacts/", "\n".join(code)), path

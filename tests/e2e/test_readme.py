@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from specs.settings import ROOT
+from specs.loading.settings import ROOT
 
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text("utf-8")
 ROOMS = ("specs", "data_pipeline", "model", "evaluation", "runner", "benchmarks")
 
 
@@ -27,7 +27,7 @@ def tree() -> str:
 
 
 def _first_sentence(path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
     return " ".join(docstring.split("\n\n")[0].split())
 
 
@@ -38,11 +38,11 @@ def test_the_file_tree_has_a_line_for_every_module() -> None:
 @pytest.mark.parametrize("page", [*sorted(path.name for path in (ROOT / "docs").glob("*.md")), "../README.md"])
 def test_every_link_leads_somewhere(page: str) -> None:
     path = ROOT / "docs" / page
-    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text("utf-8")):
         assert (path.parent / target).exists(), f"{page} links to {target}"
 
 
 def test_the_two_commands_of_the_readme_are_targets() -> None:
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"`?make ([a-z]+)", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.problems import Problem, read_problems
-from evaluation.program import Program
-from evaluation.sandbox import Sandbox, Tier
-from evaluation.sandbox_dialogue import Outcome
-from specs.experiment import Limits
+from evaluation.protocols.program import Program
+from evaluation.sandbox.dialogue import Outcome
+from evaluation.sandbox.sandbox import Sandbox, Tier
+from specs.schema.experiment import Limits
 
 # A hostile program must never run where it could do harm: it finds out for itself that it can signal nobody and start
 # nothing, and ends if it could. Signal 0 is none: the system only says whether one could be sent.

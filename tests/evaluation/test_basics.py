@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.problems import Problem, read_problems
-from evaluation.protocols import PROTOCOLS, Protocol
-from evaluation.sandbox import Outcome
+from evaluation.protocols.registry import PROTOCOLS, Protocol
+from evaluation.sandbox.sandbox import Outcome
 from evaluation.score import canonical, empty, score
-from specs.experiment import Limits
-from specs.files import sha256_file
+from specs.common.files import sha256_file
+from specs.schema.experiment import Limits
 
 ROOT = Path(__file__).parents[2]
 HUMANEVAL = "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce"
@@ -58,7 +58,7 @@ def test_every_canonical_answer_of_the_pinned_benchmarks_passes(digest: str, sch
 
 
 def test_basics_holds_enough_problems_of_the_schema() -> None:
-    records = [json.loads(line) for line in (ROOT / "evaluation" / "basics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (ROOT / "evaluation" / "basics.jsonl").read_text("utf-8").splitlines()]
     assert len(records) >= 32
     assert [record["task_id"] for record in records] == list(range(1, len(records) + 1))
     for record in records:
@@ -72,4 +72,6 @@ def test_basics_holds_enough_problems_of_the_schema() -> None:
 
 
 def test_the_pin_of_basics_is_that_of_the_file() -> None:
-    assert sha256_file(ROOT / "evaluation" / "basics.jsonl") in (ROOT / "specs/benchmarks/basics.yaml").read_text()
+    assert sha256_file(ROOT / "evaluation" / "basics.jsonl") in (ROOT / "specs/benchmarks/basics.yaml").read_text(
+        encoding="utf-8"
+    )

@@ -18,26 +18,27 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from data_pipeline.documents import Document, document_id
-from data_pipeline.encoding import MODEL, Special, Tokenizer
+from data_pipeline.documents.documents import Document, document_id
 from data_pipeline.problems import Problem
-from data_pipeline.tokenizer import train
+from data_pipeline.tokens.tokenizer import MODEL, Special, Tokenizer
+from data_pipeline.train_tokenizer import train
 from evaluation import complete as stage_module
-from evaluation.answering import Answerer, Setting, encode_prompts, require_match
 from evaluation.complete import complete, plan
-from evaluation.completions import FILE, Completion, by_problem, read_completions
-from evaluation.journal import Journal, read_journal
-from evaluation.protocols import protocol
-from evaluation.ranks import Ranks
-from evaluation.workers import spread
+from evaluation.completions.completions import FILE, Completion, by_problem, read_completions
+from evaluation.completions.distributed import Ranks
+from evaluation.completions.generator import Answerer, Setting, encode_prompts, require_match
+from evaluation.completions.journal import Journal, read_journal
+from evaluation.completions.process_pool import spread
+from evaluation.protocols.registry import protocol
+from model.decoder.transformer import Transformer
 from model.sampling import load_for_sampling
-from model.transformer import Transformer
-from specs import data, stage
-from specs.errors import UserError
-from specs.experiment import BenchmarkRun
-from specs.files import digest_json, tree_digests
-from specs.nodes import EvaluationNode, RunNode
-from specs.training import Architecture
+from specs.common.errors import UserError
+from specs.common.files import digest_json, tree_digests
+from specs.pipeline import stage
+from specs.pipeline.nodes import EvaluationNode, RunNode
+from specs.schema import data
+from specs.schema.experiment import BenchmarkRun
+from specs.schema.training import Architecture
 
 VOCABULARY = 700
 ARCHITECTURE = Architecture(d_model=32, n_layers=2, n_heads=4, d_ff=64, context_length=192, init_std=0.3)
@@ -219,12 +220,12 @@ def test_the_tokenizer_must_be_the_model_s(tokenizer: Tokenizer, tmp_path: Path)
         require_match(tmp_path, tokenizer, 8192)
     require_match(tmp_path, tokenizer, 700)
     record = tmp_path / "record.json"
-    record.write_text(json.dumps({"tokenizer": tokenizer.sha256}))
+    record.write_text(json.dumps({"tokenizer": tokenizer.sha256}), "utf-8")
     require_match(tmp_path, tokenizer, 700)
-    record.write_text(json.dumps({"tokenizer": "ab" * 32}))
+    record.write_text(json.dumps({"tokenizer": "ab" * 32}), "utf-8")
     with pytest.raises(UserError, match="was trained with the tokenizer abababab"):
         require_match(tmp_path, tokenizer, 700)
-    record.write_text("{")
+    record.write_text("{", "utf-8")
     with pytest.raises(UserError, match="cannot be read"):
         require_match(tmp_path, tokenizer, 700)
 
@@ -233,7 +234,7 @@ def test_the_tokenizer_must_be_the_model_s(tokenizer: Tokenizer, tmp_path: Path)
 def invoke(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "object":
     """Calls the stage with the nodes of this file in place of the lock's."""
     phase = {
-        "lanes": 1,
+        "micro_batches": 1,
         "optimizer": {"lr": 1e-3},
         "schedule": {"warmup_steps": 1},
         "checkpoints": {"every": 1},
@@ -274,7 +275,7 @@ def test_the_stage_writes_the_same_bytes_every_time(invoke: object, tmp_path: Pa
     assert set(tree_digests(tmp_path / "first")) == {FILE, "ledger.json"}
     paired = by_problem(basics[:6], read_completions(tmp_path / "first" / FILE), 3)
     assert len(paired) == 18
-    facts = json.loads((tmp_path / "first" / "ledger.json").read_text())["facts"]
+    facts = json.loads((tmp_path / "first" / "ledger.json").read_text("utf-8"))["facts"]
     assert facts["tokens"] == sum(completion.tokens for _, completion in paired)
     assert facts["prompts_shortened"] == []
     assert not list((tmp_path / "scratch").glob("complete-*/"))

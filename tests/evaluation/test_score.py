@@ -11,17 +11,25 @@ from click.testing import CliRunner, Result
 
 from data_pipeline.problems import Problem, Schema, read_problems
 from evaluation import score as score_module
-from evaluation.completions import FILE, Completion, by_problem, load_problems, read_completions, write_completions
-from evaluation.program import Program
-from evaluation.protocols import entry_point, protocol
-from evaluation.sandbox_dialogue import Outcome
-from evaluation.sandbox_pool import run_all
+from evaluation.completions.completions import (
+    FILE,
+    Completion,
+    by_problem,
+    load_problems,
+    read_completions,
+    write_completions,
+)
+from evaluation.protocols.program import Program
+from evaluation.protocols.registry import entry_point, protocol
+from evaluation.sandbox.dialogue import Outcome
+from evaluation.sandbox.pool import run_all
 from evaluation.score import Scored, canonical, main, score, summarise
-from specs import data, stage
-from specs.errors import UserError
-from specs.experiment import BenchmarkRun
-from specs.files import sha256_file, tree_digests
-from specs.nodes import EvaluationNode
+from specs.common.errors import UserError
+from specs.common.files import sha256_file, tree_digests
+from specs.pipeline import stage
+from specs.pipeline.nodes import EvaluationNode
+from specs.schema import data
+from specs.schema.experiment import BenchmarkRun
 
 FOLDER = Path(__file__).parents[2] / "evaluation"
 BENCHMARK = data.Benchmark.model_validate(
@@ -103,10 +111,10 @@ def test_the_stage_writes_the_same_bytes_every_time(
         assert result.exit_code == 0, result.output
         assert "16 of 32 passed" in result.output
     assert tree_digests(tmp_path / "one") == tree_digests(tmp_path / "three")
-    lines = [json.loads(line) for line in (tmp_path / "one" / "results.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "one" / "results.jsonl").read_text("utf-8").splitlines()]
     assert [(line["task_id"], line["sample"]) for line in lines] == [(p.task_id, c.sample) for p, c in answers]
     assert all(set(line) == {"task_id", "sample", "class", "message"} for line in lines)
-    assert json.loads((tmp_path / "one" / "ledger.json").read_text())["drops"]["extraction"]["documents"] == 8
+    assert json.loads((tmp_path / "one" / "ledger.json").read_text("utf-8"))["drops"]["extraction"]["documents"] == 8
 
 
 @pytest.mark.parametrize("option, passed", [("--canonical", 8), ("--empty", 0)])
@@ -114,7 +122,7 @@ def test_controls(option: str, passed: int, invoke: Callable[..., Result], tmp_p
     result = invoke("out", option)
     assert result.exit_code == 0, result.output
     assert f"{passed} of 8 passed" in result.output
-    assert json.loads((tmp_path / "out" / "scores.json").read_text())["pass_at"] == {"1": passed / 8}
+    assert json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))["pass_at"] == {"1": passed / 8}
 
 
 FORGED = "```python\nclass E:\n  def __eq__(self, other): return True\n{name} = lambda *a: E()\n```"
@@ -133,12 +141,12 @@ def test_the_audit_lists_what_was_forged(invoke: Callable[..., Result], basics: 
     write_completions(tmp_path / "completions" / FILE, said)
     result = invoke("out", "--completions", str(tmp_path / "completions"), "--audit", "--tier", "T1")
     assert result.exit_code == 0, result.output
-    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))
     forged = scores["classes"]["passed"] - 24
     assert forged > 0
     assert f"the split checker disagrees about {forged}" in result.output
     assert (scores["sandbox"], scores["split_checker_disagrees"]) == ("T1", forged)
-    listed = json.loads((tmp_path / "out" / "ledger.json").read_text())["facts"]["split_checker_disagrees"]
+    listed = json.loads((tmp_path / "out" / "ledger.json").read_text("utf-8"))["facts"]["split_checker_disagrees"]
     assert len(listed) == forged
     assert all(d["sample"] == 2 and d["class"] == "passed" and d["split_class"] != "passed" for d in listed)
 
@@ -185,7 +193,7 @@ def test_a_problem_without_tests_is_one_clear_line(
     mbpp = {"task_id": 7, "text": "t", "code": "c", "test_list": ["assert f()"]}
     humaneval = {"task_id": "T/7", "prompt": "p", "canonical_solution": "c", "entry_point": "f"}
     record = (mbpp if schema == "mbpp" else humaneval | {"test": "def check(candidate): pass"}) | change
-    (tmp_path / "problems.jsonl").write_text(json.dumps(record))
+    (tmp_path / "problems.jsonl").write_text(json.dumps(record), "utf-8")
     with pytest.raises(UserError, match=rf"problems.jsonl:1: {message}"):
         read_problems(tmp_path / "problems.jsonl", schema)
 
@@ -222,7 +230,7 @@ def test_missing_doubled_and_foreign_completions_are_refused(answers: list[tuple
 )
 def test_a_damaged_completions_file_names_its_line(line: str, tmp_path: Path) -> None:
     good = '{"task_id":"1","sample":0,"completion":"","stop":"end","tokens":1}\n'
-    (tmp_path / FILE).write_text(good + line + "\n")
+    (tmp_path / FILE).write_text(good + line + "\n", "utf-8")
     with pytest.raises(UserError, match=r"completions.jsonl:2: not a completion"):
         read_completions(tmp_path / FILE)
 

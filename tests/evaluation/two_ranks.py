@@ -7,7 +7,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 from evaluation.complete import complete
-from evaluation.ranks import join
+from evaluation.completions.distributed import join
 
 if __name__ == "__main__":
     work, setting, journal = pickle.loads(Path(sys.argv[1]).read_bytes())

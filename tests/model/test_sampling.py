@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from model.decoder.transformer import Transformer
 from model.sampling import Request, Sampling, Stream, load_for_sampling, pick, sample, tiles
-from model.transformer import Transformer
-from specs.errors import UserError
-from specs.training import Architecture, Attention
+from specs.common.errors import UserError
+from specs.schema.training import Architecture, Attention
 
 SPEC = Architecture(
     d_model=32,

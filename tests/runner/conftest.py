@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline.store import Rows, StoreWriter
-from runner.job import Job
-from specs.files import tree_digests
+from data_pipeline.tokens.token_store import Rows, StoreWriter
+from runner.training.job import Job
+from specs.common.files import tree_digests
 
 VOCABULARY, CONTEXT, ROWS = 130, 32, 80
 RARE = 129
@@ -37,8 +37,8 @@ TINY: dict[str, Any] = {
     },
     "vocab_size": VOCABULARY,
     "training": {
-        "lanes": 8,
-        "sequences_per_lane": 1,
+        "micro_batches": 8,
+        "micro_batch_size": 1,
         "optimizer": {"lr": 1e-2},
         "schedule": {"warmup_steps": 2},
         # The sharper test: a few bf16 gradients add without rounding in fp32, in any order.
@@ -73,7 +73,7 @@ class Outcome:
     @property
     def failure(self) -> str:
         path = self.job.parent / "failure.txt"
-        return path.read_text() if path.exists() else ""
+        return path.read_text("utf-8") if path.exists() else ""
 
     def digests(self) -> dict[str, str]:
         assert set(self.codes) == {0}, self.log
@@ -125,7 +125,7 @@ def make_job(tmp_path_factory: pytest.TempPathFactory, store: Path) -> MakeJob:
         folder = tmp_path_factory.mktemp("scratch")
         places = {"store": str(store), "scratch": str(folder), "measured": str(folder / "measured")}
         job = Job.model_validate(_with(TINY | places, changes or {}))
-        (folder / "job.json").write_text(job.model_dump_json())
+        (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
         return folder / "job.json"
 
     return make

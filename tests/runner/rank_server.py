@@ -1,4 +1,4 @@
-"""Starts ranks quickly: imports torch once, then forks `runner.rank` for each request on standard input.
+"""Starts ranks quickly: imports torch once, then forks `runner.training.rank` for each request on standard input.
 
 A request is a line of JSON: job, ranks, per_node, rank (which one the fault befalls), fault and its argument. The
 answer is one too: the exit code of each rank (negative: killed by that signal), and the log of what they printed.
@@ -22,12 +22,12 @@ import torch
 import torch.distributed as dist
 import torch.utils.tensorboard
 
-import model.loss
-import runner.training
-from runner import checkpoints, fingerprint, record, reduction
-from runner import rank as one_rank
-from runner.batches import Batches
-from specs.stage import end_with_parent
+import model.decoder.loss
+import runner.training.loop
+from runner.training import checkpoints, digests, fingerprints, reduction
+from runner.training import rank as one_rank
+from runner.training.data_loader import Batches
+from specs.pipeline.stage import end_with_parent
 
 
 def stock(argument: Any) -> None:
@@ -57,16 +57,16 @@ def ask_to_stop(step: int) -> None:
     """SIGTERM during a step."""
     real = runner.training.train_step
 
-    def train_step(run, index, lanes):
+    def train_step(run, index, micro_batches):
         if index + 1 == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(run, index, lanes)
+        return real(run, index, micro_batches)
 
-    runner.training.train_step = train_step
+    runner.training.loop.train_step = train_step
 
 
 def spoil_gradient(token: int) -> None:
-    """An infinite gradient, under a finite loss, wherever a token stands in the lane."""
+    """An infinite gradient, under a finite loss, wherever a token stands in the micro-batch."""
     real = model.loss._Lookup.backward
 
     def backward(ctx, grad):
@@ -117,14 +117,14 @@ def end_in_manifest(byte: int) -> None:
 def stalled_loader(step: int) -> None:
     """Rows that do not come."""
     os.environ["TWICE_STALL_SECONDS"] = "1"
-    real = Batches.lanes
+    real = Batches.micro_batches
 
-    def lanes(self, index, rank, ranks):
+    def micro_batches(self, index, rank, ranks):
         if index + 1 == step:
             time.sleep(60)
         return real(self, index, rank, ranks)
 
-    Batches.lanes = lanes
+    Batches.micro_batches = micro_batches
 
 
 def stalled_rank(step: int) -> None:
@@ -132,12 +132,12 @@ def stalled_rank(step: int) -> None:
     os.environ["TWICE_STALL_SECONDS"] = "1"
     real = runner.training.train_step
 
-    def train_step(run, index, lanes):
+    def train_step(run, index, micro_batches):
         if index + 1 == step and run.model.rank == 1:
             time.sleep(8)
-        return real(run, index, lanes)
+        return real(run, index, micro_batches)
 
-    runner.training.train_step = train_step
+    runner.training.loop.train_step = train_step
 
 
 def clock_jumps(seed: int) -> None:
@@ -162,7 +162,7 @@ def across_first(argument: Any) -> None:
 def flip_bit(where: tuple[int, int, int, int]) -> None:
     """One bit of the master weights, before a step: (step, tensor, element of this rank's shard, bit)."""
     step, tensor, element, bit = where
-    real = fingerprint.Fingerprints.take
+    real = fingerprints.Fingerprints.take
     calls = [0]
 
     def take(self):
@@ -172,7 +172,7 @@ def flip_bit(where: tuple[int, int, int, int]) -> None:
             bits[element] ^= 1 << bit
         return real(self)
 
-    fingerprint.Fingerprints.take = take
+    fingerprints.Fingerprints.take = take
 
 
 FAULTS = {
@@ -241,11 +241,11 @@ def be_rank(request: dict[str, Any], rank: int, port: int, log: Path) -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
-    record.versions()  # read once, before the forks
+    digests.versions()  # read once, before the forks
     for line in sys.stdin:
         with tempfile.NamedTemporaryFile(suffix=".log") as log:
             codes = serve(json.loads(line), Path(log.name))
-            print(json.dumps({"codes": codes, "log": Path(log.name).read_text()}), flush=True)
+            print(json.dumps({"codes": codes, "log": Path(log.name).read_text("utf-8")}), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from runner.cli import main
-from specs.reading import read_document
-from specs.settings import ROOT
+from specs.loading.settings import ROOT
+from specs.loading.yaml_reader import read_document
 
 SPECS = ROOT / "specs" / "experiments"
 
@@ -30,7 +30,7 @@ def test_check_tells_how_often_a_source_is_seen(tmp_path: Path) -> None:
     value["corpus"]["sources"][0] |= {"epochs": "2.5", "weight": 3}
     value["corpus"]["sources"][1] |= {"epochs": "10%"}
     spec = tmp_path / "smoke.yaml"
-    spec.write_text(json.dumps(value))
+    spec.write_text(json.dumps(value), "utf-8")
     code, output = twice("check", str(spec))
     assert code == 0, output
     told = output.partition("Sources of pretraining, seen other than once in a pass over the store\n")[2].splitlines()
@@ -39,9 +39,9 @@ def test_check_tells_how_often_a_source_is_seen(tmp_path: Path) -> None:
 
 
 def test_check_answers_no_to_a_missed_claim(tmp_path: Path) -> None:
-    text = (SPECS / "code-34b.yaml").read_text().replace("../", f"../{'../' * 20}{ROOT}/specs/")
+    text = (SPECS / "code-34b.yaml").read_text("utf-8").replace("../", f"../{'../' * 20}{ROOT}/specs/")
     spec = tmp_path / "changed.yaml"
-    spec.write_text(text.replace("d_ff: 38_400", "d_ff: 20_480"))
+    spec.write_text(text.replace("d_ff: 38_400", "d_ff: 20_480"), "utf-8")
     code, output = twice("check", str(spec), "--format", "json")
     assert code == 1
     missed = [claim for claim in json.loads(output)["claims"] if not claim["met"]]
@@ -58,9 +58,9 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
 @pytest.mark.parametrize("form", ["text", "markdown", "json"])
 def test_diff_in_every_form_says_what_changed_and_what_runs_again(tmp_path: Path, form: str) -> None:
     old = SPECS / "smoke.yaml"
-    text = old.read_text().replace("../", f"../{'../' * 20}{ROOT}/specs/")
+    text = old.read_text("utf-8").replace("../", f"../{'../' * 20}{ROOT}/specs/")
     new = tmp_path / "changed.yaml"
-    new.write_text(text.replace("warmup_steps: 20", "warmup_steps: 2k"))
+    new.write_text(text.replace("warmup_steps: 20", "warmup_steps: 2k"), "utf-8")
     code, output = twice("diff", str(old), str(new), "--format", form, "--exit-code")
     assert code == 1
     for words in ("pretraining.schedule.warmup_steps", "pretrain@smoke", "finetune@smoke"):
@@ -74,8 +74,8 @@ def test_diff_in_every_form_says_what_changed_and_what_runs_again(tmp_path: Path
 def test_git_calls_diff_as_its_driver(tmp_path: Path) -> None:
     path = SPECS / "smoke.yaml"
     old, new = tmp_path / "old", tmp_path / "new"
-    old.write_text(path.read_text())
-    new.write_text(path.read_text().replace("warmup_steps: 20", "warmup_steps: 21"))
+    old.write_text(path.read_text("utf-8"), "utf-8")
+    new.write_text(path.read_text("utf-8").replace("warmup_steps: 20", "warmup_steps: 21"), "utf-8")
     code, output = twice("diff", "--git", str(path), str(old), "hex", "100644", str(new), "hex", "100644")
     assert code == 0
     assert "pretraining.schedule.warmup_steps: 20 -> 21" in output

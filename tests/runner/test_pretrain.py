@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from specs.files import tree_digests
-from specs.loading import load_experiment
-from specs.nodes import resolve
-from specs.settings import ROOT
+from specs.common.files import tree_digests
+from specs.loading.load import load_experiment
+from specs.loading.settings import ROOT
+from specs.pipeline.nodes import resolve
 
 STEPS = 24
 # The stage as it is, but for the node, which is not of the committed lock.
@@ -31,9 +31,9 @@ node = pathlib.Path(sys.argv.pop(1)).read_bytes()
 
 @pytest.fixture
 def node(make_job: Callable[..., Path], tmp_path: Path) -> Path:
-    job = json.loads(make_job({"training.checkpoints.every": 50}).read_text())
+    job = json.loads(make_job({"training.checkpoints.every": 50}).read_text("utf-8"))
     phase = job["training"]
-    tokens = STEPS * phase["lanes"] * phase["sequences_per_lane"] * job["architecture"]["context_length"]
+    tokens = STEPS * phase["micro_batches"] * phase["micro_batch_size"] * job["architecture"]["context_length"]
     smoke = resolve(load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml"))["runs"]["smoke"]
     run = smoke.model_dump(mode="json") | {
         "vocab_size": job["vocab_size"],
@@ -41,7 +41,7 @@ def node(make_job: Callable[..., Path], tmp_path: Path) -> Path:
         "pretraining": phase | {"tokens": tokens},
         "finetuning": phase | {"epochs": 1},
     }
-    (tmp_path / "node.json").write_text(json.dumps(run))
+    (tmp_path / "node.json").write_text(json.dumps(run), "utf-8")
     return tmp_path / "node.json"
 
 
@@ -52,7 +52,7 @@ def start(module: str, node: Path, *options: object) -> "subprocess.Popen[str]":
 
 
 def steps_done(folder: Path) -> int:
-    return sum(len(path.read_text().splitlines()) for path in folder.glob("pretrain-*/steps.jsonl"))
+    return sum(len(path.read_text("utf-8").splitlines()) for path in folder.glob("pretrain-*/steps.jsonl"))
 
 
 def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
@@ -69,7 +69,7 @@ def ranks_alive(folder: Path) -> bool:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"runner.worker" in words and any(word.startswith(str(folder).encode()) for word in words):
+        if b"runner.training.worker" in words and any(word.startswith(str(folder).encode()) for word in words):
             return True
     return False
 
@@ -87,7 +87,7 @@ def test_killed_then_stopped_then_finished_elsewhere(
 
     # Another run is at work in the same scratch: refused, whatever it is.
     (lock_path,) = scratch.glob("pretrain-*.lock")
-    with lock_path.open("r+") as lock:
+    with lock_path.open("r+", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = start("pretrain", node, "--store", store, "--out", out)
         message = second.communicate()[1]
@@ -116,14 +116,17 @@ def test_finetuning_takes_its_steps_from_the_store(node: Path, store: Path, tmp_
     stage = start("finetune", node, "--store", store, "--from", reference.finished, "--out", out)
     message = stage.communicate()[1]
     assert stage.returncode == 0, message
-    record = json.loads((out / "record.json").read_text())
+    record = json.loads((out / "record.json").read_text("utf-8"))
     # 75 rows are left beside 5 held out; 8 make a step.
     assert record["last"]["step"] == 10 and set(record["inputs"]) == {"token_store", "weights"}
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [(["--ranks", 3], "8 lanes cannot be dealt to 3 ranks"), (["--ranks", 16], "8 lanes cannot be dealt to 16 ranks")],
+    [
+        (["--ranks", 3], "8 micro-batches cannot be dealt to 3 ranks"),
+        (["--ranks", 16], "8 micro-batches cannot be dealt to 16 ranks"),
+    ],
 )
 def test_ranks_that_do_not_fit_are_refused(
     options: list[object], expected: str, node: Path, store: Path, tmp_path: Path

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from runner.report import DATA_STAGES, build_page, read_jsonl, render
-from specs import stage
-from specs.errors import UserError
-from specs.nodes import RunNode
+from specs.common.errors import UserError
+from specs.pipeline import stage
+from specs.pipeline.nodes import RunNode
 
 HOSTILE = '</pre><script src="https://evil.example/x.js">alert(1)</script>'
 VERDICTS = ("wrong", "passed", "wrong", "wrong", "wrong")
@@ -43,7 +43,10 @@ class Elements(HTMLParser):
 
 def write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value) if isinstance(value, dict) else "".join(json.dumps(row) + "\n" for row in value))
+    path.write_text(
+        json.dumps(value) if isinstance(value, dict) else "".join(json.dumps(row) + "\n" for row in value),
+        encoding="utf-8",
+    )
 
 
 @pytest.fixture
@@ -95,7 +98,7 @@ def test_it_says_what_was_made(made: Path) -> None:
 
 def test_it_says_what_the_split_checker_saw_otherwise(made: Path) -> None:
     path = made / "evaluations" / "e" / "scored" / "scores.json"
-    write(path, json.loads(path.read_text()) | {"split_checker_disagrees": 3})
+    write(path, json.loads(path.read_text("utf-8")) | {"split_checker_disagrees": 3})
     assert "disagrees about 3 of its completions" in page_of(made)
 
 
@@ -119,6 +122,6 @@ def test_the_same_artifacts_give_the_same_bytes(made: Path) -> None:
 
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
-    (tmp_path / "steps.jsonl").write_text('{"step": 1}\n{"step"\n')
+    (tmp_path / "steps.jsonl").write_text('{"step": 1}\n{"step"\n', "utf-8")
     with pytest.raises(UserError, match=r"steps\.jsonl:2: not a JSON record; force its stage to run again"):
         read_jsonl(tmp_path / "steps.jsonl")

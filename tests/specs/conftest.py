@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from specs.experiment import Experiment
-from specs.loading import load_experiment
-from specs.settings import ROOT
+from specs.loading.load import load_experiment
+from specs.loading.settings import ROOT
+from specs.schema.experiment import Experiment
 
 EXPERIMENTS = sorted((ROOT / "specs" / "experiments").glob("*.yaml"))
 
@@ -43,4 +43,4 @@ def edited(smoke: Experiment) -> Callable[[str, Any], Experiment]:
 @pytest.fixture(scope="session")
 def edits() -> list[dict[str, Any]]:
     """Edits of smoke, each with what a reviewer should be told."""
-    return list(YAML(typ="safe", pure=True).load(Path(__file__).with_name("edits.yaml").read_text()))
+    return list(YAML(typ="safe", pure=True).load(Path(__file__).with_name("edits.yaml").read_text("utf-8")))

@@ -1,0 +1,1 @@
+"""Edits of code that provably keep its meaning."""

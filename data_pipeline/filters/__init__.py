@@ -1,0 +1,1 @@
+"""Why a document is dropped, and what is redacted in those that stay."""

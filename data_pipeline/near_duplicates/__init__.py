@@ -1,0 +1,1 @@
+"""Signatures, shingles and components: which documents are nearly the same."""

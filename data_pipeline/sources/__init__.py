@@ -1,0 +1,1 @@
+"""Fetched bytes to documents: archives, rows, and pairs made from code."""

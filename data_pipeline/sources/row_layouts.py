@@ -1,0 +1,144 @@
+"""Rows of public datasets to documents: texts and code, functions, instructions, conversations, in their layouts."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipeline.documents.documents import ROLES, Message, language_of, render_conversation
+from data_pipeline.documents.licences import joined
+from data_pipeline.sources.row_files import Row
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a row holds."""
+
+    language: str
+    text: str
+    licence: str | None = None
+    """SPDX expression that the row states of itself."""
+
+
+COLUMNS = (
+    *("text", "content", "path", "max_stars_repo_path", "meta", "lang", "language", "programming_language"),
+    *("max_stars_repo_licenses", "detected_licenses", "licenses", "license"),
+    *("original_string", "whole_func_string"),
+    *("messages", "conversations", "conversation", "system"),
+    *("instruction", "input", "context", "output", "response"),
+)
+"""Columns that any of the readers looks at."""
+
+_LICENCES = ("max_stars_repo_licenses", "detected_licenses", "licenses", "license")
+_SPEAKERS = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "developer": "system",
+} | {role: role for role in ROLES}
+"""Roles by the names that OpenAI and ShareGPT give them."""
+_LANGUAGE_NAMES = {"c++": "cpp", "c#": "csharp", "jupyter notebook": "notebook", "plain text": "text"}
+
+
+def conversation(row: Row) -> Found | str:
+    """Chat messages, or what is wrong with them.
+
+    OpenAI's layout: `messages` of `role` and `content`, where content is text or a list of parts of type text.
+    ShareGPT's: `conversations` of `from` and `value`; a `system` beside them comes first. Then user and assistant take
+    turns, and the assistant has the last word.
+    """
+    turns = next((row[key] for key in ("messages", "conversations", "conversation") if row.get(key) is not None), None)
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return "no list of messages"
+    pairs = [(_SPEAKERS.get(str(turn.get("role", turn.get("from")))), _said(turn)) for turn in turns]
+    if isinstance(system := row.get("system"), str) and system.strip():
+        pairs.insert(0, ("system", system))
+    return _rendered(pairs)
+
+
+def instruction(row: Row) -> Found | str:
+    """An instruction and its answer, or what is wrong with them.
+
+    Alpaca's layout: `instruction`, `input` (may be empty), `output`. Dolly's: `instruction`, `context`, `response`.
+    """
+    asked, answer = row.get("instruction"), row.get("output", row.get("response"))
+    context = row.get("input", row.get("context")) or ""
+    if not isinstance(asked, str) or not isinstance(answer, str) or not isinstance(context, str):
+        return "no `instruction` and `output` or `response`"
+    request = f"{asked.strip()}\n\n{context.strip()}" if context.strip() else asked.strip()
+    return _rendered([("user", request), ("assistant", answer.strip())])
+
+
+def plain(row: Row) -> Found | str:
+    """A text under `text` (The Pile) or `content` (The Stack, StarCoder, CodeParrot), or what is wrong with it.
+
+    The language comes from the file name that the row states, else from `lang`, `language` or `programming_language`;
+    without either the text is prose. The licence comes from the row where it states one: all of several must be met.
+    """
+    text = row.get("text", row.get("content"))
+    if text is None:
+        text = row.get("content")
+    if not isinstance(text, str):
+        return "no text under `text` or `content`"
+    meta = row.get("meta")
+    within: Row = meta if isinstance(meta, dict) else {}
+    names = (row.get("path"), row.get("max_stars_repo_path"), within.get("file_name"), within.get("path"))
+    return Found(language_from(names, row), text, licence_of(row))
+
+
+def function(row: Row) -> Found | str:
+    """A row of CodeSearchNet (Husain et al., 2019): the whole function, docstring included, or what is wrong.
+
+    The published files call it `original_string`, the copy on the Hugging Face hub `whole_func_string`.
+    """
+    language, text = row.get("language"), row.get("original_string", row.get("whole_func_string"))
+    if not isinstance(language, str) or not isinstance(text, str):
+        return "no `original_string` and `language`"
+    return Found(language, text)
+
+
+READERS: dict[str, Callable[[Row], Found | str]] = {
+    "conversations": conversation,
+    "instructions": instruction,
+    "jsonl": plain,
+    "codesearchnet": function,
+}
+"""How one row becomes a document, by the format of the source."""
+
+
+def _rendered(pairs: list[tuple[str | None, str | None]]) -> Found | str:
+    turns = [Message(role, content) for role, content in pairs if role is not None and content is not None]
+    if len(turns) != len(pairs):
+        return "message without a known role and text"
+    if not re.fullmatch(r"(system )?(user assistant )+", "".join(f"{turn.role} " for turn in turns)):
+        return "turns out of order"
+    if not all(turn.content.strip() for turn in turns):
+        return "empty message"
+    return Found("conversation", render_conversation(turns))
+
+
+def _said(turn: Row) -> str | None:
+    content: Any = turn.get("content", turn.get("value"))
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else None
+    parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    return "".join(map(str, parts)) if None not in parts else None
+
+
+def language_from(names: Iterable[Any], row: Row) -> str:
+    """Language of a row: by the first of these file names that there is, else as it is stated, else prose."""
+    if (name := next((name for name in names if isinstance(name, str) and name), None)) is not None:
+        return language_of(name)
+    stated = (row.get(key) for key in ("lang", "language", "programming_language"))
+    language = next((each.lower() for each in stated if isinstance(each, str) and each), "text")
+    return _LANGUAGE_NAMES.get(language, language)
+
+
+def licence_of(row: Row) -> str | None:
+    """Licence that a row states of itself: all of several must be met."""
+    stated: Any = next((row[key] for key in _LICENCES if row.get(key)), None)
+    if stated is None:
+        return None
+    names = stated if isinstance(stated, list) else [stated]
+    return joined([name for name in names if isinstance(name, str)] if names else [])

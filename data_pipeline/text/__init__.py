@@ -1,0 +1,1 @@
+"""Text as words, as Python syntax, and as code without its surface."""

@@ -1,0 +1,1 @@
+"""Tokens: the tokenizer, the store on disk, and the order in which rows are read."""

@@ -1,0 +1,166 @@
+"""Prompts in, text out: what one process needs to complete tiles of samples."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data_pipeline.documents.documents import Message
+from data_pipeline.packing.chat_template import render_prompt
+from data_pipeline.problems import Problem
+from data_pipeline.tokens.tokenizer import Special, Tokenizer
+from evaluation.completions.completions import Completion
+from evaluation.completions.journal import Journal
+from evaluation.protocols.registry import Protocol, protocol
+from model.sampling import Request, Sampling, Stream, load_for_sampling, sample
+from specs.common.errors import UserError
+from specs.schema.experiment import BenchmarkRun
+from specs.schema.training import Architecture
+
+WEIGHTS = "model.safetensors"
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion to be made."""
+
+    task_id: str
+    sample: int
+    prompt: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Samples that are completed together, in memory of one capacity (ids of prompt and completion)."""
+
+    capacity: int
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a completion depends on besides its prompt; plain values, so that a process can be given it."""
+
+    run: Path
+    tokenizer: Path
+    architecture: Architecture
+    vocab_size: int
+    asked: BenchmarkRun
+    rows: int
+    """Samples under way at one time: changes no completion."""
+    tile: int
+    """Rows of one forward pass: may change completions."""
+    threads: int
+    device: str
+    precision: str
+    """Of weights and arithmetic; logits are taken to fp32."""
+
+
+class Answerer:
+    """A loaded model that completes tiles. Pins this process to the setting's number of threads.
+
+    Each completion is noted in the folder `journal` as soon as it is finished.
+    """
+
+    def __init__(self, setting: Setting, journal: Path) -> None:
+        if setting.device.startswith("cuda"):
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(setting.threads)
+        self._setting = setting
+        self._journal = Journal(journal)
+        self._tokenizer = Tokenizer.load(setting.tokenizer)
+        self._protocol = protocol(setting.asked.protocol, setting.asked.benchmark.problem_schema)
+        self._model = load_for_sampling(
+            setting.run / WEIGHTS,
+            setting.architecture,
+            setting.vocab_size,
+            device=setting.device,
+            dtype=torch.bfloat16 if setting.precision == "bf16" else torch.float32,
+        )
+        # Each id adds a byte or more, so a stop string that an id completes lies within so many last ids.
+        self._window = max((len(stop.encode()) for stop in self._protocol.stops), default=0)
+
+    def __call__(self, tile: Tile) -> list[Completion]:
+        """Completions of a tile's samples, in their order."""
+        asked = self._setting.asked
+        requests = [Request(s.prompt, Stream.of(asked.seed, s.task_id, s.sample)) for s in tile.samples]
+        completions: dict[int, Completion] = {}
+
+        def note(index: int, ids: Sequence[int]) -> None:
+            completions[index] = self._completion(tile.samples[index], ids)
+            self._journal.note(completions[index])
+
+        sample(
+            self._model,
+            requests,
+            Sampling(asked.temperature, asked.top_p, asked.max_new_tokens),
+            rows=self._setting.rows,
+            tile=self._setting.tile,
+            capacity=tile.capacity,
+            finished=self._finished,
+            done=note,
+        )
+        self._journal.flush()
+        return [completions[index] for index in range(len(tile.samples))]
+
+    def _finished(self, ids: Sequence[int]) -> bool:
+        if ids[-1] < len(Special):
+            return True
+        if not self._window:
+            return False
+        tail = self._tokenizer.decode(ids[-self._window :])
+        return any(stop in tail for stop in self._protocol.stops)
+
+    def _completion(self, asked: Sample, ids: Sequence[int]) -> Completion:
+        ended = ids[-1] < len(Special)
+        text, stop = self._protocol.cut(self._tokenizer.decode(ids[:-1] if ended else ids))
+        return Completion(asked.task_id, asked.sample, text, stop or ("end" if ended else "length"), len(ids))
+
+
+def encode_prompts(
+    problems: Sequence[Problem], way: Protocol, tokenizer: Tokenizer, room: int, shots: Sequence[Problem] = ()
+) -> tuple[list[tuple[int, ...]], list[str]]:
+    """Ids of each problem's prompt, at most `room`, and the names of the problems whose prompts had to be cut.
+
+    `shots`: problems whose solutions are shown first. Of a longer prompt the last ids stay, after the role of the turn
+    where there is one. Raises UserError where a prompt is empty.
+    """
+    prompts, shortened = [], []
+    for problem in problems:
+        text = way.ask(problem, shots)
+        encoded = render_prompt([Message("user", text)], tokenizer) if way.chat else tokenizer.encode(text)
+        ids = [int(token) for token in (*encoded, *tokenizer.encode(way.prefill))]
+        if not ids:
+            raise UserError(f"{problem.task_id}: its prompt is empty; leave the problem out of the benchmark")
+        if len(ids) > room:
+            shortened.append(problem.task_id)
+            kept = ids[: 1 if way.chat else 0]
+            ids = [*kept, *ids[len(ids) - room + len(kept) :]]
+        prompts.append(tuple(ids))
+    return prompts, shortened
+
+
+def require_match(run: Path, tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Raise UserError where the tokenizer is not the one that a run was trained with, as its record states.
+
+    A folder without a record, as `twice import model` writes, is held to the size of the vocabulary alone.
+    """
+    remedy = "give the tokenizer that the run was trained with"
+    if tokenizer.vocab_size != vocab_size:
+        raise UserError(f"{run}: the tokenizer has {tokenizer.vocab_size} pieces, the model {vocab_size}: {remedy}")
+    try:
+        record = json.loads((run / RECORD).read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run / RECORD}: cannot be read ({error}); run the training stage again") from error
+    stated = record.get("tokenizer") if isinstance(record, dict) else None
+    if stated and stated != tokenizer.sha256:
+        raise UserError(
+            f"{run}: was trained with the tokenizer {stated[:16]}..., this one is {tokenizer.sha256[:16]}...: {remedy}"
+        )

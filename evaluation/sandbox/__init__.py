@@ -1,0 +1,1 @@
+"""Hostile programs, run apart from each other and from this machine."""

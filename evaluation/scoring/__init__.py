@@ -1,0 +1,1 @@
+"""Verdicts to scores: pass@k, intervals, paired comparisons."""

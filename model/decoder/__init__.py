@@ -1,0 +1,1 @@
+"""The decoder: its layers, its kernels, its loss and its initial weights."""

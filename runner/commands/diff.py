@@ -1,0 +1,163 @@
+"""What `twice diff` prints: text with colour, markdown for a review comment, JSON."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from specs.common.tables import duration, number, short, size, table
+from specs.estimates.memory import gib
+from specs.review.diff import Change
+from specs.review.impact import Difference, Quantity
+
+_SIGNS = {"added": "+", "removed": "-", "renamed": ">", "reordered": "~", "changed": "~"}
+_COLOURS = {"+": "green", "-": "red", ">": "cyan", "~": "yellow"}
+
+
+def as_json(found: Difference) -> dict[str, Any]:
+    """Everything as plain values."""
+    return asdict(found) | {"empty": found.empty}
+
+
+def as_text(found: Difference) -> list[str]:
+    """Lines for a terminal."""
+    lines = [click.style(f"{found.old} -> {found.new}", bold=True)]
+    if found.empty:
+        note = "; the check of the lock runs again" if found.stages.checks else ""
+        return [*lines, f"  no difference{note}"]
+    if found.changes:
+        lines += ["", "What changed"]
+        for change in found.changes:
+            sign = _SIGNS[change.kind]
+            lines.append(f"  {click.style(sign, fg=_COLOURS[sign], bold=True)} {_sentence(change)}")
+            if change.why:
+                lines.append(click.style(f"      {change.why}", dim=True))
+    lines += ["", "What runs again"]
+    stages = found.stages
+    rows = [[name, why] for name, why in stages.changed.items() if name not in stages.checks]
+    rows += [[name, f"after {maker}, unless its input comes out unchanged"] for name, maker in stages.following.items()]
+    lines += [click.style(line, fg="yellow") for line in table(rows)] or ["  nothing"]
+    for name in stages.checks:
+        lines.append(click.style(f"  {name}: a check; nothing follows from it", dim=True))
+    lines.append(f"  reused: {len(stages.reused)} of {_total(found)} stages{_listed(stages.reused)}")
+    if stages.gone:
+        lines.append(f"  no longer there: {', '.join(stages.gone)}")
+    if moved := _moved(found):
+        lines += ["", "What it costs", *table([list(cells) for cells in moved], right=(1, 2, 3))]
+    if found.changes:
+        lines += ["", "Scores", *table([[run, verdict] for run, verdict in _verdicts(found)])]
+        lines += [click.style(f"  note: {caveat}", fg="yellow") for caveat in found.caveats]
+        lines += ["", f"Old checkpoints: {_loading(found)}"]
+    return lines
+
+
+def as_markdown(found: Difference) -> list[str]:
+    """Lines of a comment in a review."""
+    lines = [f"### `{found.old}` → `{found.new}`", ""]
+    if found.empty:
+        return [*lines, "No difference in values."]
+    if found.changes:
+        lines += ["| field | old | new | why it matters |", "|---|---|---|---|"]
+        for change in found.changes:
+            old, new = (_cell(_shown(value)) for value in (change.old, change.new))
+            lines.append(
+                f"| `{change.path}` {'' if change.kind == 'changed' else change.kind} | {old} | {new} | {change.why} |"
+            )
+        lines.append("")
+    stages = found.stages
+    changed = [f"`{name}` ({why})" for name, why in stages.changed.items() if name not in stages.checks]
+    lines.append(f"**Runs again:** {', '.join(changed) or 'nothing'}.")
+    if stages.following:
+        names = ", ".join(f"`{name}`" for name in stages.following)
+        lines.append(f"**Follows, unless inputs come out unchanged:** {names}.")
+    lines.append(f"**Reused:** {len(stages.reused)} of {_total(found)} stages.")
+    if stages.gone:
+        lines.append(f"**No longer there:** {', '.join(f'`{name}`' for name in stages.gone)}.")
+    if moved := _moved(found):
+        lines += ["", "| | old | new | change |", "|---|--:|--:|--:|"]
+        lines += [f"| {' | '.join(cells)} |" for cells in moved]
+    if found.changes:
+        lines += ["", "| scores | |", "|---|---|", *(f"| `{run}` | {verdict} |" for run, verdict in _verdicts(found))]
+        lines += ["", *(f"> {caveat}" for caveat in found.caveats), f"**Old checkpoints:** {_loading(found)}."]
+    return lines
+
+
+def _sentence(change: Change) -> str:
+    match change.kind:
+        case "added":
+            return f"{change.path}: {_shown(change.new)}"
+        case "removed":
+            return f"{change.path}: was {_shown(change.old)}"
+        case "renamed":
+            return f"{change.path}: renamed to {change.new}"
+    return f"{change.path}: {_shown(change.old)} -> {_shown(change.new)}"
+
+
+def _shown(value: Any) -> str:
+    """A value in canonical units: 2,097,152, not 2Mi."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}" + (f" ({short(value)})" if abs(value) >= 10**6 else "")
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        parts = [f"{key}: {_shown(inner)}" for key, inner in value.items() if inner is not None]
+        text = ", ".join(parts)
+    else:
+        text = "[" + ", ".join(_shown(item) for item in value) + "]"
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _moved(found: Difference) -> list[tuple[str, str, str, str]]:
+    """Quantities that differ: name, old, new, change."""
+    rows = []
+    for each in found.quantities:
+        if each.old == each.new:
+            continue
+        change = "" if not each.old or each.new is None else f"{each.new / each.old - 1:+.2%}"
+        rows.append((each.name, _amount(each, each.old), _amount(each, each.new), change))
+    return rows
+
+
+def _amount(quantity: Quantity, value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    if quantity.unit == "bytes":
+        return gib(value) if "memory" in quantity.name else size(value)
+    if quantity.unit == "h":
+        return duration(value * 3600) if value < 48 else f"{value:,.0f} h"
+    return f"{quantity.unit}{value:,.0f}" if quantity.unit else number(value)
+
+
+def _verdicts(found: Difference) -> list[tuple[str, str]]:
+    words = {True: "comparable", False: "not comparable", None: "nothing to compare"}
+    return [
+        (each.run, words[each.comparable] + (f": {'; '.join(each.reasons)}" if each.reasons else ""))
+        for each in found.scores
+    ]
+
+
+def _loading(found: Difference) -> str:
+    loading = found.loading
+    if loading.resumes:
+        return "training goes on from them"
+    begin = "training begins anew; their weights load" if loading.weights else "they do not load"
+    return f"{begin} ({'; '.join(loading.reasons)})"
+
+
+def _total(found: Difference) -> int:
+    return len(found.stages.changed) + len(found.stages.following) + len(found.stages.reused)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f" ({', '.join(names)})" if 0 < len(names) <= 8 else ""

@@ -1,0 +1,19 @@
+"""What commands share: an option, and how they fail."""
+
+import click
+
+from specs.common.errors import UserError
+
+FORMAT = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.")
+
+
+class Group(click.Group):
+    """Bad input is one clear line and exit code 2, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)

@@ -1,0 +1,145 @@
+"""One training phase as a stage: from a token store, and weights where it continues from some, to a finished run."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from data_pipeline.tokens.token_store import TokenStore
+from runner.launching.cluster import Local, load_profile
+from runner.launching.launch import StoppedError, dispatch, ranks_of_node, render
+from runner.training import checkpoint_files
+from runner.training.device import kind_of, require_devices
+from runner.training.job import STOPPED, Job, parse_steps
+from specs.common.errors import UserError
+from specs.common.files import replacing, sha256_file, write_json
+from specs.loading.settings import load_settings
+from specs.pipeline import stage
+from specs.pipeline.nodes import RunNode
+from specs.schema.training import Training
+
+VERSION = 1
+"""Of the resumable state; raised when older state could not go on to the same bits."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a phase runs, as its command line says."""
+
+    ranks: int | None = None
+    """Processes instead of `cluster.devices`."""
+    profile: Path | None = None
+    """Cluster profile instead of the one that the settings name."""
+    trace: str | None = None
+    """First and last step that rank 0 traces, as `A:B`."""
+    render: bool = False
+    """Print what would be handed to the cluster, and end."""
+
+
+def where_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a training stage that become its `Where`."""
+    for option in (
+        click.option("--trace", help="Trace these steps of rank 0 with torch's profiler, such as 10:12."),
+        click.option("--render", is_flag=True, help="Print the script or manifest for the cluster, and run nothing."),
+        click.option(
+            "--profile",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="Cluster profile instead of the one that TWICE_CLUSTER or settings.yaml names.",
+        ),
+        click.option(
+            "--ranks", type=click.IntRange(min=1), help="Processes instead of cluster.devices; the same bits."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def run_phase(
+    phase: Literal["pretrain", "finetune"],
+    address: str,
+    run: RunNode,
+    training: Training,
+    steps: int,
+    *,
+    store: Path,
+    initial: Path | None,
+    out: Path,
+    where: Where,
+) -> None:
+    """Train `run.architecture` for a number of steps over a store; `out` becomes the finished run's folder.
+
+    Ranks run here or where a cluster profile says. Killed anywhere, the next call goes on from the last checkpoint, on
+    any number of ranks at level `topology`; a job that a cluster still runs is attached to.
+    Exits with code 75 after a request to stop. Raises UserError where inputs, ranks or devices do not fit.
+    """
+    ranks, profile = where.ranks or run.cluster.devices, load_profile(where.profile)
+    require_ranks(training, ranks)
+    per_node = ranks_of_node(profile, ranks, run.cluster.devices_per_node)
+    if isinstance(profile, Local) and not where.render:
+        require_devices(run.cluster.device, ranks)
+    _require_fit(run, TokenStore.open(store, verify=True), store)
+    name = address.split(".")[-1]
+    inputs = {"token_store": sha256_file(store / "manifest.json")}
+    if initial is not None:
+        inputs["weights"] = sha256_file(initial)
+    section = {
+        "architecture": run.architecture.model_dump(mode="json"),
+        "vocab_size": run.vocab_size,
+        "training": training.model_dump(mode="json", include=set(Training.model_fields)),
+        "steps": steps,
+        "level": run.reproducibility.level,
+        "threads": run.reproducibility.threads,
+        "device": run.cluster.device if kind_of(run.cluster.device) == "cuda" else "cpu",
+    }
+    with stage.scratch(phase, VERSION, section, inputs) as scratch:
+        finished = scratch / "finished"
+        if not finished.is_dir():
+            job = Job.model_validate(
+                section
+                | {
+                    "stage": phase,
+                    "name": name,
+                    "inputs": inputs,
+                    "store": str(store.resolve()),
+                    "initial": str(initial.resolve()) if initial else None,
+                    "scratch": str(scratch),
+                    "trace": parse_steps(where.trace, steps, "--trace") if where.trace else None,
+                    "measured": str(load_settings().folder("measured") / f"{phase}@{name}"),
+                    "launch": {"profile": profile.model_dump(mode="json"), "ranks": ranks, "ranks_per_node": per_node},
+                }
+            )
+            path = scratch / "job.json"
+            write_json(path, job.model_dump(mode="json"))
+            if where.render:
+                print(render(path, job, ranks, per_node, profile), end="")
+                sys.exit(0)
+            try:
+                dispatch(path, job, ranks, per_node, profile)
+            except StoppedError as error:
+                print(f"{phase}: {error}; run the same command to go on", file=sys.stderr)
+                sys.exit(STOPPED)
+        with replacing(out) as temporary:
+            shutil.copytree(finished, temporary)
+        if every := training.checkpoints.keep_every:
+            checkpoint_files.outlive(scratch / "checkpoints", scratch.with_suffix(".kept"), every)
+        stage.discard(scratch)
+
+
+def require_ranks(training: Training, ranks: int) -> None:
+    """Raise UserError where the micro-batches of a phase cannot be dealt to so many ranks."""
+    if ranks & (ranks - 1) or training.micro_batches % ranks:
+        raise UserError(
+            f"{training.micro_batches} micro-batches cannot be dealt to {ranks} ranks: "
+            "the number of ranks must be a power of two, at most the number of micro-batches"
+        )
+
+
+def _require_fit(run: RunNode, store: TokenStore, path: Path) -> None:
+    stated = {"context_length": run.architecture.context_length, "vocab_size": run.vocab_size}
+    for name, wanted in stated.items():
+        if (found := getattr(store.manifest, name)) != wanted:
+            raise UserError(f"{path}: its {name} is {found}, the run's is {wanted}; pack the corpus for this run")

@@ -1,0 +1,103 @@
+"""What a run took on this machine, live and on disk: never an input of anything, and never tracked."""
+
+import contextlib
+import json
+import resource
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner.monitoring.profiler import Tracer
+from specs.common.progress import Progress
+
+
+class Telemetry:
+    """Throughput and losses of a run: a progress line, `telemetry.jsonl` and TensorBoard events in one folder, and the
+    trace of a window of steps where `trace` gives its first and last.
+
+    Rank 0 gets a folder; other ranks get none and stay silent.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        label: str,
+        steps: int,
+        tokens_per_step: int,
+        flops_per_step: float,
+        peak: float | None,
+        trace: Sequence[int] | None = None,
+    ) -> None:
+        self.folder, self.label, self.steps = folder, label, steps
+        self.tokens_per_step, self.flops_per_step = tokens_per_step, flops_per_step
+        self.peak = peak
+        """Peak operations per second of all devices together; none where utilisation means nothing."""
+        self._stack = contextlib.ExitStack()
+        self._tracer = Tracer(folder, *trace) if folder and trace else None
+
+    def begin(self, first: int) -> None:
+        """Open the files; `first` steps were done by earlier processes."""
+        self._started, self._first, self._done = time.monotonic(), first, first
+        if self.folder is None:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TensorBoard's own imports warn
+            from torch.utils.tensorboard import SummaryWriter
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if first == 0:
+            for old in self.folder.glob("events.out.tfevents.*"):
+                old.unlink()
+        self._file = self._stack.enter_context((self.folder / "telemetry.jsonl").open("a" if first else "w"))
+        self._board = SummaryWriter(str(self.folder), purge_step=first + 1 if first else None)
+        self._stack.callback(self._board.close)
+        self._progress = self._stack.enter_context(Progress(self.label, self.steps, "steps"))
+        self._progress.resume(first)
+        if self._tracer:
+            self._stack.callback(self._tracer.close)
+            self._tracer.before(first + 1)
+
+    def step(self, entry: dict[str, Any], seconds: float, waited: float) -> None:
+        """Note a finished step: its journal entry, its wall time, and the part of it that waited for data."""
+        self._done = entry["step"]
+        if self.folder is None:
+            return
+        if self._tracer:
+            self._tracer.after(self._done)
+            self._tracer.before(self._done + 1)
+        numbers = {key: value for key, value in entry.items() if isinstance(value, (int, float))}
+        rate = self.tokens_per_step / seconds
+        numbers |= {"seconds": seconds, "tokens_per_second": rate, "data_wait": waited / seconds}
+        numbers["memory_bytes"] = _peak_memory()
+        if self.peak:
+            numbers["flops_utilisation"] = self.flops_per_step / seconds / self.peak
+        self._file.write(json.dumps(numbers) + "\n")
+        self._file.flush()
+        for key, value in numbers.items():
+            if key != "step":
+                self._board.add_scalar(key, value, entry["step"])
+        self._progress.advance(note=f"loss {entry['loss']:.3f}, {rate:,.0f} tokens/s")
+
+    def summary(self) -> dict[str, object]:
+        """Throughput of this process as a whole, saving and measuring included."""
+        seconds = time.monotonic() - self._started
+        tokens = (self._done - self._first) * self.tokens_per_step
+        return {
+            "steps": self._done - self._first,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": tokens / seconds,
+            "flops_per_token": self.flops_per_step / self.tokens_per_step,
+        }
+
+    def close(self) -> None:
+        """Close the files and the progress line."""
+        self._stack.close()
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

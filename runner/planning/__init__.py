@@ -1,0 +1,1 @@
+"""What a run will need, from formulas and from a trace of the real step."""

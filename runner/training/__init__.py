@@ -1,0 +1,1 @@
+"""The training loop and all that decides a bit of its weights."""

@@ -1,0 +1,66 @@
+"""What the launching process tells the ranks of a training phase, and how they answer."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from specs.common.errors import UserError
+from specs.common.files import digest_json
+from specs.schema.base import Items, Name, Section
+from specs.schema.experiment import Device
+from specs.schema.quantities import Positive
+from specs.schema.training import Architecture, Training
+
+BAD_INPUT = 2
+LOST_PEER = 3
+"""Exit code of a rank whose connection to another rank broke: that one is to be asked."""
+FAILURE = "failure.txt"
+STOPPED_MARK = "stopped"
+"""Files beside the job that say how the last attempt ended, where it did not finish."""
+STOPPED = 75
+"""Exit code of a run that was asked to stop and saved its state: EX_TEMPFAIL, try again."""
+
+
+def parse_steps(text: str, count: int, option: str) -> tuple[int, int]:
+    """`A:B`, `A:` or `:B` as the first and last step, counted from 1. Raises UserError for anything else."""
+    first, colon, last = text.partition(":")
+    numbers = [part for part in (first, last) if part]
+    if not colon or not all(part.isdigit() for part in numbers):
+        raise UserError(f"{option} {text}: write A:B, the first and the last step, such as 10:20")
+    begin, end = int(first or 1), int(last or count)
+    if not 1 <= begin <= end <= count:
+        raise UserError(f"{option} {text}: the run has steps 1 to {count}")
+    return begin, end
+
+
+class Job(Section):
+    """Everything that the ranks of one training phase need."""
+
+    stage: Literal["pretrain", "finetune"]
+    name: Name
+    architecture: Architecture
+    vocab_size: Positive
+    training: Training
+    steps: Positive
+    level: Literal["data", "restart", "topology"]
+    threads: Positive
+    device: Device
+    inputs: dict[str, str]
+    """sha256 of what the phase reads, by name."""
+    store: str
+    initial: str | None
+    """Weights to start from, as safetensors; none means freshly initialised ones."""
+    scratch: str
+    measured: str
+    until: Positive | None = None
+    """End after this step and leave no finished run: for a part of a run that is executed again."""
+    trace: Items[Positive] | None = None
+    """First and last step of a window to trace with torch's profiler."""
+    launch: Annotated[dict[str, object], Field(default_factory=dict)]
+    """Where the ranks run, for the record: the cluster profile and what became of it."""
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that the bits of the run depend on: where its digest chain begins."""
+        parts = {"architecture", "vocab_size", "training", "steps", "threads", "inputs"}
+        return digest_json(self.model_dump(mode="json", include=parts))

@@ -1,0 +1,142 @@
+"""The model, divided among ranks: FSDP2 as ZeRO-2, ZeRO-3 or a mix, and the shards as plain tensors."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from model.decoder.transformer import Transformer
+from runner.training.reduction import Nodes, TreeReduceScatter
+from specs.schema.training import Parallelism, Precision
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This rank's rows of one parameter. Rows (dimension 0) are dealt in equal runs; the last ranks may have fewer."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of the whole parameter."""
+    start: int
+    stop: int
+    per_rank: int
+    """Rows of a full run."""
+    values: Tensor
+    """fp32 master weights `[stop - start, ...]`: the memory that FSDP gathers from."""
+
+
+def shard_range(rows: int, rank: int, ranks: int) -> tuple[int, int]:
+    """First and last-plus-one row of a rank, as `torch.chunk` deals them."""
+    per_rank = -(-rows // ranks)
+    return min(rank * per_rank, rows), min((rank + 1) * per_rank, rows)
+
+
+class ShardedModel:
+    """A transformer under FSDP2 with the order-fixed reduction, and its shards in the model's order.
+
+    Built from a model on the meta device; the shards' memory is allocated here and means nothing until it is filled.
+    `per_node`: ranks of each node, where there are several; gradients are then folded inside nodes before they travel.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        mesh: DeviceMesh,
+        precision: Precision,
+        parallelism: Parallelism,
+        device: torch.device,
+        per_node: int | None = None,
+    ) -> None:
+        self.model, self.device = model, device
+        self.group = mesh.get_group()
+        self.rank, self.ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
+        self.reduction = TreeReduceScatter(DTYPES[precision.wire], _nodes(mesh, per_node or self.ranks))
+        policy = MixedPrecisionPolicy(
+            param_dtype=DTYPES[precision.compute],
+            reduce_dtype=DTYPES[precision.wire],
+            # Casting inputs would round the cosines and sines of rotary positions to bf16.
+            cast_forward_inputs=False,
+        )
+        blocks = list(model.blocks)
+        resharded = {"zero2": 0, "zero3": len(blocks), "mixed": parallelism.resharded_blocks}[parallelism.sharding]
+        for index, block in enumerate(blocks):
+            fully_shard(block, mesh=mesh, reshard_after_forward=index < resharded, mp_policy=policy)
+        fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=policy)
+        register_fsdp_forward_method(model, "loss")
+        self._kept = [module for module in (model, *blocks[resharded:]) if isinstance(module, FSDPModule)]
+        for module in self._modules():
+            # Setters of FSDP reach one module each: set on the root alone, gradients would be wrong without a word.
+            module.set_custom_reduce_scatter(self.reduction)
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+        model.to_empty(device=device)
+        # While parameters are gathered, the model's own list holds the gathered ones; gradients go to these.
+        self._sharded = list(model.parameters())
+        self.shards = list(self._shards())
+
+    def keep_gathered(self, keep: bool) -> None:
+        """Whether parameters outlive the next backward pass: yes between the sub-steps of a step, no at its end."""
+        for module in self._kept:
+            module.set_reshard_after_backward(not keep, recurse=False)
+
+    def take_gradients(self) -> list[Tensor]:
+        """This rank's reduced gradients of the last backward pass, fp32, in the order of `shards`; cleared here."""
+        gradients = []
+        for parameter in self._sharded:
+            assert isinstance(parameter.grad, DTensor)
+            gradients.append(parameter.grad.to_local())
+            parameter.grad = None
+        return gradients
+
+    def drop_gathered(self) -> None:
+        """Free gathered parameters, so that the next forward pass gathers the ones of that time."""
+        for module in self._modules():
+            module.reshard()
+
+    def gather_rows(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Whole tensors from each rank's rows: parts `[stop - start, ...]` in the order of `shards` -> `[rows, ...]`.
+
+        All parts have the same shape but for the rows. Bytes move; nothing is added.
+        """
+        return self._gather([shard.per_rank for shard in self.shards], [s.shape[0] for s in self.shards], parts)
+
+    def whole(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter whole on every rank, one at a time, by name."""
+        for shard in self.shards:
+            (tensor,) = self._gather([shard.per_rank], [shard.shape[0]], [shard.values])
+            yield shard.name, tensor
+
+    def _gather(self, per_rank: list[int], rows: list[int], parts: Sequence[Tensor]) -> list[Tensor]:
+        mine = parts[0].new_zeros((sum(per_rank), *parts[0].shape[1:]))
+        for place, part in zip(torch.split(mine, per_rank), parts, strict=True):
+            place[: part.shape[0]] = part
+        everyone = mine.new_empty((self.ranks, *mine.shape))
+        dist.all_gather(list(everyone), mine, group=self.group)
+        pieces = torch.split(everyone, per_rank, dim=1)
+        return [piece.flatten(0, 1)[:length] for piece, length in zip(pieces, rows, strict=True)]
+
+    def _modules(self) -> Iterator[FSDPModule]:
+        return (module for module in self.model.modules() if isinstance(module, FSDPModule))
+
+    def _shards(self) -> Iterator[Shard]:
+        for name, parameter in self.model.named_parameters():
+            assert isinstance(parameter, DTensor)
+            start, stop = shard_range(parameter.shape[0], self.rank, self.ranks)
+            values = parameter.to_local().detach()
+            assert values.shape[0] == stop - start, f"FSDP deals the rows of {name} in another way"
+            yield Shard(name, tuple(parameter.shape), start, stop, -(-parameter.shape[0] // self.ranks), values)
+
+
+def _nodes(mesh: DeviceMesh, per_node: int) -> Nodes | None:
+    """Groups inside and across nodes; none where one stage is all there is to it: one node, or one rank in each."""
+    if per_node == 1 or per_node >= mesh.size():
+        return None
+    grid = init_device_mesh(mesh.device_type, (mesh.size() // per_node, per_node), mesh_dim_names=("across", "inside"))
+    return Nodes(inside=grid.get_group("inside"), across=grid.get_group("across"))

@@ -1,0 +1,1 @@
+"""What a spec implies before it runs: counts, memory, disk, time and money."""

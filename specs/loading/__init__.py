@@ -1,0 +1,1 @@
+"""YAML files to validated sections, every error placed at file, line and column."""

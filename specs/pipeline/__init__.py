@@ -1,0 +1,1 @@
+"""From experiments to what DVC runs: identities, nodes, the lock, the graph of stages."""

@@ -1,0 +1,143 @@
+"""Where a source's bytes are had, what they must hash to, and what becomes of them."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from specs.schema.base import Items, Name, Section, Sha256
+from specs.schema.quantities import Bytes, Positive
+
+
+def _below_root(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"{path!r} leaves the project: give a path below its root")
+    return path
+
+
+def _repository(place: str) -> str:
+    if place.startswith("-") or ("://" in place and not place.startswith("https://")):
+        raise ValueError(f"{place!r} is no repository: give an https address, or a path below the project root")
+    return place if place.startswith("https://") else _below_root(place)
+
+
+class PackageIndexFile(Section):
+    """A file of a project on the Python package index, found by its name."""
+
+    kind: Literal["package-index"]
+    project: str
+    filename: str
+
+
+class HttpsFile(Section):
+    """A file behind an https address."""
+
+    kind: Literal["https"]
+    url: Annotated[str, Field(pattern=r"^https://[^\s]+$")]
+
+
+class LocalFile(Section):
+    """A file below the project root, versioned with it."""
+
+    kind: Literal["file"]
+    path: Annotated[str, Field(min_length=1), AfterValidator(_below_root)]
+
+
+class LocalFolder(Section):
+    """The files of a folder below the project root. What is pinned is the tar that `reproducible_tar` makes."""
+
+    kind: Literal["folder"]
+    path: Annotated[str, Field(min_length=1), AfterValidator(_below_root)]
+
+
+class GitCommit(Section):
+    """The files of a git repository at a commit. What is pinned is the tar that `reproducible_tar` makes of it."""
+
+    kind: Literal["git"]
+    repository: Annotated[str, Field(min_length=1), AfterValidator(_repository)]
+    """An https address, or the path of a clone or a bundle below the project root."""
+    commit: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+
+    @property
+    def name(self) -> str:
+        """The repository by the last part of its place."""
+        last = self.repository.rstrip("/").rsplit("/", 1)[-1]
+        return last.removesuffix(".git").removesuffix(".bundle")
+
+
+class HubFile(Section):
+    """A file of a dataset on the Hugging Face hub, at a revision."""
+
+    kind: Literal["hugging-face"]
+    dataset: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    """The commit of the dataset, in full: branches move."""
+    path: Annotated[str, Field(min_length=1), AfterValidator(_below_root)]
+
+
+Locator = Annotated[
+    PackageIndexFile | HttpsFile | LocalFile | LocalFolder | GitCommit | HubFile, Field(discriminator="kind")
+]
+
+
+class Pinned(Section):
+    """Raw bytes, pinned: where they may be had and what they must hash to."""
+
+    locator: Locator
+    sha256: Sha256
+    size: Bytes | None = None
+    """Length in bytes, where known: an overlong download is then refused early."""
+
+    @property
+    def filename(self) -> str:
+        """The last part of the locator: archives are told apart by its ending."""
+        match self.locator:
+            case PackageIndexFile(filename=filename):
+                return filename
+            case HttpsFile(url=url):
+                return url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+            case LocalFile(path=path) | HubFile(path=path):
+                return path.rsplit("/", 1)[-1]
+            case LocalFolder(path=path):
+                return path.rstrip("/").rsplit("/", 1)[-1] + ".tar"
+            case GitCommit(commit=commit) as locator:
+                return f"{locator.name}-{commit[:12]}.tar"
+
+
+class Source(Pinned):
+    """Pinned bytes that become documents."""
+
+    name: Name
+    licence: str
+    """SPDX expression that covers the documents of this source, where a document states none of its own; NOASSERTION
+    where nothing is known: such documents are then dropped, unless `filter.licences` lists NOASSERTION."""
+    format: Literal[
+        "files",
+        "jsonl",
+        "codesearchnet",
+        "stack-v2",
+        "conversations",
+        "instructions",
+        "docstring-pairs",
+        "debugging-tasks",
+    ]
+    """`files`: each member of the archive is a document. The next five read rows of JSON Lines, JSON arrays (both plain
+    or compressed) or Parquet: `jsonl` texts under `text` or `content`, as The Pile, The Stack and StarCoder ship them;
+    `codesearchnet` functions; `stack-v2` ids of files, whose text is in `contents`; `conversations` chat messages as
+    OpenAI or ShareGPT lay them out; `instructions` as Alpaca and Dolly do. `docstring-pairs`: Python functions become
+    an instruction (signature and docstring) and an answer (the function), in the manner of CodeSearchNet.
+    `debugging-tasks`: functions with a defect that the examples in their docstrings notice become an instruction, and
+    the function without it the answer."""
+    include: Items[str] = ("**",)
+    """Globs over member paths without the archive's top folder; the first path part of an sdist is dropped."""
+    exclude: Items[str] = ()
+    contents: Pinned | None = None
+    """Of `stack-v2`: the files that its rows name by id. A folder or an archive of files of those names, plain or
+    gzipped, or rows of `blob_id` and `content`."""
+    limit: Positive | None = None
+    """At most so many documents, chosen by content hash, so that the choice does not depend on order."""
+
+    @model_validator(mode="after")
+    def _contents_where_rows_hold_ids(self) -> Self:
+        if (self.format == "stack-v2") != (self.contents is not None):
+            raise ValueError(f"format {self.format!r} {'takes no' if self.contents else 'needs'} contents")
+        return self

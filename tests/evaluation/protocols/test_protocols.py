@@ -1,0 +1,201 @@
+"""Every protocol asks, cuts and assembles as its version says; the benchmark's own answers come through whole."""
+
+import ast
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.problems import Problem
+from evaluation.protocols import registry
+from evaluation.protocols.evalplus_sanitize import sanitise
+from evaluation.protocols.harnesses import HARNESSES
+from evaluation.protocols.registry import PROTOCOLS, entry_point, extract, first_test, protocol
+from specs.common.errors import UserError
+from specs.common.files import digest_json
+
+HUMANEVAL = Problem(
+    task_id="Example/0",
+    number=0,
+    prompt='from math import pi\n\ndef helper():\n    return 1\n\ndef area(r):\n    """Area of a circle."""\n',
+    solution="    return pi * r * r * helper()\n",
+    tests="def check(candidate):\n    assert candidate(0) == 0\n",
+    entry_point="area",
+    setup="",
+)
+MBPP = Problem(
+    "7", 7, "Write a function to add.", "def add(a, b):\n    return a + b\n", "assert add(1, 2) == 3", None, ""
+)
+PROBLEMS = {"humaneval": HUMANEVAL, "mbpp": MBPP}
+
+
+@pytest.mark.parametrize("way", (*PROTOCOLS, *HARNESSES), ids=lambda way: f"{way.name}-{way.schema}")
+def test_the_canonical_answer_gives_the_canonical_program(way: object) -> None:
+    problem = PROBLEMS[way.schema]  # type: ignore[attr-defined]
+    program = way.program(problem, way.canonical(problem))  # type: ignore[attr-defined]
+    assert program is not None
+    namespace: dict[str, object] = {}
+    exec(program.candidate + program.tests, namespace)
+
+
+def test_versions_do_not_change_under_their_names() -> None:
+    """A change here needs a new version: scores are compared by the name."""
+    rendered = [
+        [way.name, way.schema, list(way.stops), way.prompt(PROBLEMS[way.schema]), way.canonical(PROBLEMS[way.schema])]
+        for way in PROTOCOLS
+    ]
+    assert digest_json(rendered) == "c846d9555eab4b2df96082ede478721de984a5733a996d0afbf3e23c3ff1db02"
+
+
+def test_the_protocols_of_harnesses_do_not_change_either() -> None:
+    rendered = []
+    for way in HARNESSES:
+        problem = PROBLEMS[way.schema]
+        answers = (way.canonical(problem), "\n\treturn\nx = 1", "def f(:")
+        programs = [way.program(problem, answer) for answer in answers]
+        rendered.append(
+            [way.name, way.schema, list(way.stops), way.ask(problem, [problem] * len(way.few_shot)), way.prefill]
+            + [program and [program.candidate, program.tests] for program in programs]
+        )
+    assert digest_json(rendered) == "1ebff2c592846875729e12ba7b521c1c087c53aa45dcfcc4bfe0ff5c27792866"
+
+
+# What the harnesses themselves render, from their code at the commits that `conventions` names.
+RENDERED = {
+    ("human-eval-v1", "humaneval"): HUMANEVAL.prompt,
+    ("lm-eval-v1", "humaneval"): HUMANEVAL.prompt,
+    ("bigcode-v1", "humaneval"): HUMANEVAL.prompt.strip(),
+    ("evalplus-base-v1", "humaneval"): f"{HUMANEVAL.prompt.strip()}\n",
+    ("bigcode-v1", "mbpp"): '"""\nWrite a function to add.\nassert add(1, 2) == 3\n"""\n',
+    ("evalplus-base-v1", "mbpp"): '"""\nWrite a function to add.\nassert add(1, 2) == 3\n"""\n',
+    ("lm-eval-v1", "mbpp"): "You are an expert Python programmer, and here is your task: Write a function to add. Your "
+    "code should pass these tests:\n\nassert add(1, 2) == 3\n[BEGIN]\n",
+    (
+        "evalplus-chat-v1",
+        "mbpp",
+    ): "Please provide a self-contained Python script that solves the following problem in a "
+    'markdown code block:\n```\n"""\nWrite a function to add.\nassert add(1, 2) == 3\n"""\n```\n',
+}
+
+
+@pytest.mark.parametrize("key", RENDERED, ids="-".join)
+def test_prompts_are_those_of_the_harness(key: tuple[str, Literal["humaneval", "mbpp"]]) -> None:
+    assert protocol(*key).ask(PROBLEMS[key[1]]) == RENDERED[key]
+
+
+def test_few_shot_examples_come_first() -> None:
+    way = protocol("lm-eval-v1", "mbpp")
+    assert way.few_shot == (2, 3, 4)
+    shown = way.ask(MBPP, [MBPP, MBPP])
+    assert shown.count("[DONE]\n\nYou are") == 2
+    assert shown.endswith("[BEGIN]\n")
+
+
+def test_mbpp_plus_prompts_are_taken_as_they_are() -> None:
+    plus = replace(MBPP, prompt='"""\nAdd.\nassert add(1, 1) == 2\n"""\n')
+    assert protocol("evalplus-base-v1", "mbpp").ask(plus) == plus.prompt
+
+
+TEXTS = {
+    "prose around it": ("Sure!\n```python\ndef f(x):\n    return x\n```\nDone.", "def f(x):\n    return x"),
+    "helpers that are needed, in their order": (
+        "import os\nK = 2\ndef g(x):\n    return K * x\ndef unused(x):\n    return 1\ndef f(x):\n    return g(x)\n"
+        "print(f(1))",
+        "import os\nK = 2\ndef g(x):\n    return K * x\ndef f(x):\n    return g(x)",
+    ),
+    "the first of two definitions": ("def f(x):\n    return 1\ndef f(x):\n    return 2", "def f(x):\n    return 1"),
+    "no function without return": ("def f(x):\n    pass\nx = 1", "def f(x):\n    pass\nx = 1"),
+    "no decorated one": ("@d\ndef g(x):\n    return 1\ndef f(x):\n    return g", "def f(x):\n    return g"),
+    "a cut one": ("def f(x):\n    return x\n\ndef broken(", "def f(x):\n    return x"),
+    "colours": ("\x1b[1mdef f(x):\n    return x\x1b[0m", "def f(x):\n    return x"),
+    "nothing": ("I cannot.", "I cannot."),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_evalplus_keeps_what_the_function_needs(name: str) -> None:
+    text, kept = TEXTS[name]
+    assert sanitise(text, "f") == kept
+
+
+def test_an_unknown_protocol_is_an_error() -> None:
+    with pytest.raises(UserError, match="completion-v1, evalplus-base-v1, evalplus-chat-v1 or lm-eval-v1"):
+        protocol("completion-v9", "mbpp")
+
+
+def test_completion_joins_prompt_and_answer() -> None:
+    way = protocol("completion-v1", "humaneval")
+    assert way.prompt(HUMANEVAL) == HUMANEVAL.prompt.strip()
+    program = way.program(HUMANEVAL, "\n    return 5")
+    assert program is not None
+    assert program.candidate == HUMANEVAL.prompt.strip() + "\n    return 5\n"
+    assert program.tests.endswith("check(area)\n")
+
+
+def test_mbpp_is_asked_with_its_first_test() -> None:
+    many = Problem("8", 8, "Say so.", "", "assert f(1)\nassert f(2)", None, "")
+    assert first_test(many) == "assert f(1)"
+    assert protocol("completion-v1", "mbpp").prompt(many) == '"""\nSay so.\nassert f(1)\n"""'
+
+
+def test_set_up_comes_after_the_candidate_and_before_the_tests() -> None:
+    problem = Problem("9", 9, "", "", "assert root", None, "root = Node()")
+    assert registry.tests(problem) == "root = Node()\nassert root\n"
+
+
+@given(st.text(alphabet='ab\n#@cdefl s`"', max_size=60))
+def test_a_cut_is_the_longest_prefix_without_a_stop(text: str) -> None:
+    way = protocol("completion-v1", "humaneval")
+    kept, stop = way.cut(text)
+    assert text.startswith(kept)
+    assert not any(s in kept for s in way.stops)
+    assert (stop is None) == (kept == text)
+    if stop is not None:
+        assert text[len(kept) :].startswith(stop)
+
+
+CODE = "def area(r):\n    return r"
+ANSWERS = {
+    "fenced": (f"Sure:\n```python\n{CODE}\n```\nDone.", True),
+    "fence of no language": (f"```\n{CODE}\n```", True),
+    "second block": (f"```sh\npip install x\n```\n```py\n{CODE}\n```", True),
+    "block without the function first": (f"```python\nprint(1)\n```\n```python\n{CODE}\n```", True),
+    "left open": (f"```python\n{CODE}\n", True),
+    "bare": (CODE, True),
+    "assigned": ("```python\narea = lambda r: r\n```", True),
+    "prose": ("I cannot do that.", False),
+    "another function": ("```python\ndef volume(r):\n    return r\n```", False),
+    "broken": ("```python\ndef area(r:\n```", False),
+    "empty": ("", False),
+    "null byte": ("def area(r):\0", False),
+    "deep": ("(" * 10_000, False),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_extraction_finds_the_function_or_says_that_there_is_none(name: str) -> None:
+    answer, found = ANSWERS[name]
+    code = extract(answer, "area")
+    assert (code is not None) == found
+    if code is not None:
+        ast.parse(code)
+        assert "area" in code
+    assert (protocol("chat-v1", "humaneval").program(HUMANEVAL, answer) is None) != found
+
+
+def test_a_chat_answer_may_leave_out_what_the_prompt_gave() -> None:
+    program = protocol("chat-v1", "humaneval").program(
+        HUMANEVAL, "```python\ndef area(r):\n    return pi * helper()\n```"
+    )
+    assert program is not None
+    assert program.candidate.startswith("from math import pi\n\ndef helper():")
+
+
+def test_the_function_under_test_is_found(basics: list[Problem]) -> None:
+    assert entry_point(HUMANEVAL) == "area"
+    assert entry_point(MBPP) == "add"
+    assert all(entry_point(problem) in problem.prompt for problem in basics if entry_point(problem))  # type: ignore[operator]
+    assert None not in map(entry_point, basics)
+    assert entry_point(Problem("1", 1, "", "def (", "assert f()", None, "")) is None

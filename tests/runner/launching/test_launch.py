@@ -1,0 +1,178 @@
+"""Ranks that end by accident, nodes that are lost, and what a run says of where it ran."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.launching.cluster import Local, Nodes, load_profile
+from runner.launching.launch import ranks_of_node, render
+from runner.launching.node import read_job
+from runner.training.rank import usable_ranks
+from specs.common.errors import UserError
+
+MakeJob = Callable[..., Path]
+LONG = {"steps": 48, "training.checkpoints.every": 4, "training.held_out.every": 100}
+
+
+def node(job: Path, *options: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "runner.launching.node", str(job), *map(str, options)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def started() -> Iterator[list["subprocess.Popen[str]"]]:
+    """Processes that a test starts: none outlives it."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+
+
+def ranks_of(agent: "subprocess.Popen[str]") -> list[int]:
+    """Process ids of an agent's ranks, in their order."""
+    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text("utf-8").split()
+    found = []
+    for child in map(int, children):
+        try:
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            variables = dict(
+                line.split(b"=", 1) for line in Path(f"/proc/{child}/environ").read_bytes().split(b"\0") if line
+            )
+        except OSError:
+            continue
+        if b"runner.training.worker" in words:
+            found.append((int(variables[b"RANK"]), child))
+    return [child for _, child in sorted(found)]
+
+
+def wait_for_step(job: Path, step: int, process: "subprocess.Popen[str]") -> None:
+    journal, end = job.parent / "steps.jsonl", time.monotonic() + 200
+    while not journal.exists() or len(journal.read_bytes().splitlines()) < step:
+        assert time.monotonic() < end, "waited for minutes"
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def weights(job: Path) -> str:
+    return str(json.loads((job.parent / "finished" / "record.json").read_text("utf-8"))["model"])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(make_job: MakeJob, compute: Callable[..., Any]) -> str:
+    job = make_job(LONG)
+    compute(job, ranks=1).digests()
+    return weights(job)
+
+
+def test_a_rank_that_is_killed_costs_one_restart_and_no_bit(
+    make_job: MakeJob, uninterrupted: str, started: list[Any]
+) -> None:
+    job = make_job(LONG)
+    started.append(agent := node(job, "--ranks", 2, "--max-restarts", 1))
+    wait_for_step(job, 6, agent)
+    os.kill(ranks_of(agent)[1], signal.SIGKILL)
+    message = agent.communicate()[1]
+    assert agent.returncode == 0, message
+    assert weights(job) == uninterrupted
+    environment = json.loads((job.parent / "measured" / "environment.json").read_text("utf-8"))
+    assert environment["launch"]["torchelastic_restart_count"] == "1"
+
+
+def test_without_restarts_a_killed_rank_ends_the_run(make_job: MakeJob, started: list[Any]) -> None:
+    job = make_job(LONG)
+    started.append(agent := node(job, "--ranks", 2))
+    wait_for_step(job, 2, agent)
+    os.kill(ranks_of(agent)[1], signal.SIGKILL)
+    message = agent.communicate()[1]
+    assert agent.returncode == 2 and "rank 1 was killed by SIGKILL; run the same command again" in message
+
+
+def test_a_lost_node_is_replaced_by_one_that_stood_by(
+    make_job: MakeJob, uninterrupted: str, started: list[Any]
+) -> None:
+    """Three nodes of one rank: two train, since micro-batches fold in a tree. When one is lost, the third steps in."""
+    job = make_job(LONG)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ("--nodes", 3, "--least-nodes", 2, "--rendezvous", f"127.0.0.1:{port}", "--address", "127.0.0.1")
+    quick = ("--interface", "lo", "--last-call-seconds", 20, "--lost-after-seconds", 3, "--max-restarts", 2)
+    # Whoever comes first hosts the meeting; without it nobody could meet again.
+    started.append(host := node(job, "--ranks", 1, *options, *quick))
+    while not _listens(port):
+        assert host.poll() is None, host.communicate()[1]
+        time.sleep(0.05)
+    started += [node(job, "--ranks", 1, *options, *quick) for _ in range(2)]
+    wait_for_step(job, 6, host)
+    environment = json.loads((job.parent / "measured" / "environment.json").read_text("utf-8"))
+    assert environment["ranks"] == 2 and environment["launch"]["world_size"] == "3"
+    lost = next(agent for agent in started[1:] if _rank(ranks_of(agent)[0]) < 2)
+    lost.kill()
+    for agent in started:
+        if agent is not lost:
+            message = agent.communicate()[1]
+            assert agent.returncode == 0, message
+    assert weights(job) == uninterrupted
+    environment = json.loads((job.parent / "measured" / "environment.json").read_text("utf-8"))
+    assert environment["ranks"] == 2 and environment["launch"]["world_size"] == "2"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _rank(process: int) -> int:
+    words = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    return int(next(word for word in words if word.startswith(b"RANK=")).removeprefix(b"RANK="))
+
+
+@given(world=st.integers(1, 300), depth=st.integers(0, 8))
+def test_usable_ranks_fold_the_micro_batches(world: int, depth: int) -> None:
+    micro_batches = 2**depth
+    ranks = usable_ranks(world, micro_batches)
+    assert ranks <= world and micro_batches % ranks == 0
+    assert 2 * ranks > min(world, micro_batches), "no more would fit"
+
+
+def test_profiles_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = tmp_path / "cluster.yaml"
+    for text, expected in [
+        ("kind: slrm\n", "kind: one of local, nodes, slurm, kubernetes, not 'slrm'"),
+        ("kind: slurm\npartitoin: a\n", "cluster.yaml:2:1: unknown key 'partitoin'"),
+        ("kind: nodes\nrendezvous: somewhere\n", "cluster.yaml:2:13: rendezvous"),
+    ]:
+        profile.write_text(text, "utf-8")
+        with pytest.raises(UserError, match=expected):
+            load_profile(profile)
+    profile.write_text("kind: local\nmax_restarts: 3\n", "utf-8")
+    assert load_profile() == Local()
+    monkeypatch.setenv("TWICE_CLUSTER", str(profile))
+    assert load_profile() == Local(max_restarts=3)
+
+
+def test_ranks_fill_nodes_or_are_refused(make_job: MakeJob) -> None:
+    nodes = Nodes(kind="nodes", rendezvous="n1:29500")
+    assert ranks_of_node(Local(), 8, 2) == 8
+    assert ranks_of_node(nodes, 8, 2) == 2
+    assert ranks_of_node(nodes.model_copy(update={"ranks_per_node": 4}), 2, 8) == 2
+    with pytest.raises(UserError, match="8 ranks do not fill nodes of 3"):
+        ranks_of_node(nodes, 8, 3)
+    job = make_job()
+    words = render(job, read_job(job), 8, 2, nodes).split()
+    assert words[1:5] == ["-m", "runner.launching.node", str(job), "--ranks"] and words[5] == "2"
+    assert words[words.index("--nodes") + 1] == "4" and words[words.index("--rendezvous") + 1] == "n1:29500"
