@@ -192,7 +192,7 @@ def smallest_change(experiment: Experiment) -> list[tuple[str, int | str, str]]:
         with_training(experiment, micro_batch_size=half, micro_batches=training.micro_batches * 2), ranks
     ):
         found.append(
-            ("pretraining.micro_batch_size", half, f"with micro-batches: {training.micro_batches * 2}; other bits")
+            ("pretraining.micro_batch_size", half, f"with micro_batches: {training.micro_batches * 2}; other bits")
         )
     return found
 

@@ -44,7 +44,7 @@ architecture:
   attention: {pattern: interleaved, window: 16, global_every: 2}
 pretraining:
   tokens: 8192
-  micro-batches: 4
+  micro_batches: 4
   optimizer: {lr: 1e-3}
   schedule: {warmup_steps: 2}
   precision: {compute: fp32}
@@ -52,7 +52,7 @@ pretraining:
   held_out: {sequences: 4, every: 8}
 finetuning:
   corpus: ../corpora/tiny-instructions.yaml
-  micro-batches: 4
+  micro_batches: 4
   micro_batch_size: 16
   optimizer: {lr: 1e-3}
   schedule: {warmup_steps: 2}

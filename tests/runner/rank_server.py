@@ -55,7 +55,7 @@ def die(calls: int) -> None:
 
 def ask_to_stop(step: int) -> None:
     """SIGTERM during a step."""
-    real = runner.training.train_step
+    real = runner.training.loop.train_step
 
     def train_step(run, index, micro_batches):
         if index + 1 == step:
@@ -67,7 +67,7 @@ def ask_to_stop(step: int) -> None:
 
 def spoil_gradient(token: int) -> None:
     """An infinite gradient, under a finite loss, wherever a token stands in the micro-batch."""
-    real = model.loss._Lookup.backward
+    real = model.decoder.loss._Lookup.backward
 
     def backward(ctx, grad):
         result, none = real(ctx, grad)
@@ -75,7 +75,7 @@ def spoil_gradient(token: int) -> None:
             result[token] = float("inf")
         return result, none
 
-    model.loss._Lookup.backward = staticmethod(backward)
+    model.decoder.loss._Lookup.backward = staticmethod(backward)
 
 
 def end_at_byte(byte: int) -> None:
@@ -130,7 +130,7 @@ def stalled_loader(step: int) -> None:
 def stalled_rank(step: int) -> None:
     """One rank stops without ending; all have patience for a second."""
     os.environ["TWICE_STALL_SECONDS"] = "1"
-    real = runner.training.train_step
+    real = runner.training.loop.train_step
 
     def train_step(run, index, micro_batches):
         if index + 1 == step and run.model.rank == 1:

@@ -23,6 +23,7 @@ STAGES = {
     "tokenizer": (["--documents", "{out}/documents"], "tokenizer"),
     "pack": (["--documents", "{out}/documents", "--tokenizer", "{out}/tokenizer"], "store"),
 }
+MODULE = {"tokenizer": "train_tokenizer"}
 KIND = {"tokenizer": "tokenizers", "pack": "token_stores"}
 
 
@@ -37,7 +38,7 @@ def main(root: Path, out: Path, options: list[str]) -> None:
         assert kind in KINDS
         given = [argument.format(root=root, out=out) for argument in arguments]
         own = [] if name == "tokenizer" else options
-        command = importlib.import_module(f"data_pipeline.{name}").main
+        command = importlib.import_module(f"data_pipeline.{MODULE.get(name, name)}").main
         command([f"{kind}.c", *given, "--out", str(out / folder), *own], standalone_mode=False)
 
 

@@ -77,7 +77,7 @@ def write_run(folder: Path, architecture: Architecture) -> Path:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     root = Path(__file__).parents[3]
-    texts = [path.read_text("utf-8") for path in sorted((root / "model").glob("*.py"))]
+    texts = [path.read_text("utf-8") for path in sorted((root / "model").rglob("*.py"))]
     documents = [Document(document_id(t), "model", f"{n}.py", "MIT", "python", t) for n, t in enumerate(texts)]
     section = data.Tokenizer(name="tiny", vocab_size=VOCABULARY, sample_bytes=100_000)
     (folder / MODEL).write_bytes(train(documents, section))
@@ -209,7 +209,7 @@ def test_ids_are_those_of_training(tokenizers: tuple[Tokenizer, object], text: s
 
 def test_ids_of_real_code_are_those_of_training(tokenizers: tuple[Tokenizer, object]) -> None:
     ours, theirs = tokenizers
-    for path in sorted((Path(__file__).parents[3]).glob("*/*.py")):
+    for path in sorted((Path(__file__).parents[3]).glob("*/*/*.py")):
         text = path.read_text("utf-8")
         assert theirs(text, verbose=False)["input_ids"] == ours.encode(text).tolist(), path  # type: ignore[operator]
 
@@ -277,7 +277,7 @@ def test_bad_input_is_one_clear_line(tokenizer: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ARCHITECTURES["full"])
     other = tmp_path / "other"
     other.mkdir()
-    texts = [path.read_text("utf-8") for path in sorted((Path(__file__).parents[3] / "specs").glob("*.py"))]
+    texts = [path.read_text("utf-8") for path in sorted((Path(__file__).parents[3] / "specs").glob("*/*.py"))]
     documents = [Document(document_id(t), "specs", f"{n}.py", "MIT", "python", t) for n, t in enumerate(texts)]
     (other / MODEL).write_bytes(train(documents, data.Tokenizer(name="o", vocab_size=700, sample_bytes=100_000)))
 

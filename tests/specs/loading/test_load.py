@@ -67,7 +67,7 @@ def test_a_misspelt_key_is_placed_and_the_meant_one_named(refused: Callable[[str
         ("d_model: 128", "d_model: -4", "architecture.d_model: input should be greater than 0, not -4"),
         ("n_layers: 4", "n_layers: 4\n  n_layers: 5", "duplicate key 'n_layers', first given on line"),
         ("threads: 1", "threads: true", "reproducibility.threads"),
-        ("micro-batches: 4", "micro-batches: 6", "micro-batches 6 is not a power of two"),
+        ("micro_batches: 4", "micro_batches: 6", "micro_batches 6 is not a power of two"),
         ("precision: {compute: bf16, wire", "precision: {compute: fp32, wire", "wire bf16 would round"),
         ("level: topology", "level: cosmic", "'data', 'restart' or 'topology', not 'cosmic'"),
         ("../corpora/smoke-code.yaml", "../corpora/absent.yaml", "there is no file"),

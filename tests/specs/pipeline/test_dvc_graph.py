@@ -57,8 +57,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, smoke: Experiment) -> Path:
     made = [output for stage in stages for output in stage.outputs]
     for path in {path for stage in stages for path in stage.dependencies} - {"specs"}:
         if not any(overlaps(path, output) for output in made):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text("code\n", "utf-8")
+            # A folder of the code holds a module here.
+            file = folder / path if Path(path).suffix else folder / path / "module.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("code\n", "utf-8")
     (folder / "specs").mkdir(exist_ok=True)
     (folder / "specs" / "lock.yaml").write_text(lock_text(smoke), "utf-8")
     (folder / "make.py").write_text(MAKE, "utf-8")
@@ -155,9 +157,9 @@ def test_what_follows_is_what_dvc_calls_downstream(
 def test_changed_code_runs_the_stages_that_are_made_of_it(
     dry: Callable[[list[dict[str, Any]]], list[set[str]]], smoke: Experiment
 ) -> None:
-    files = ["data_pipeline/dedup.py", "model/decoder/attention.py", "evaluation/scoring/pass_at_k.py"]
+    files = ["data_pipeline/dedup.py", "model/decoder/module.py", "evaluation/scoring/module.py"]
     for file, ran in zip(files, dry([edit({file: "other\n"}) for file in files]), strict=True):
-        predicted = predict(smoke, smoke, file)
+        predicted = predict(smoke, smoke, file, str(Path(file).parent))
         assert predicted.changed
         assert ran == set(predicted.changed)
 

@@ -138,7 +138,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "repository"
     shutil.copytree(ROOT / "specs", root / "specs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     (root / "dvc.yaml").write_text(PIPELINE, "utf-8")
-    for module in ("revisions", "reading", "git"):
+    for module in ("review.revisions", "loading.yaml_reader", "common.git"):
         monkeypatch.setattr(f"specs.{module}.ROOT", root)
     monkeypatch.chdir(root)
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
