@@ -19,7 +19,8 @@ from data_pipeline.filters.fast_accept import GLANCES
 from data_pipeline.filters.quality import KEPT, QUALITY, Verdict, encoded, may_be_encoded
 from data_pipeline.filters.redact import NOTHING, Suspicion, redact, redact_conversation, suspicions
 from specs.pipeline import stage
-from specs.schema.data import Corpus, Filter
+from specs.schema.data import Corpus
+from specs.schema.filters import Filter
 
 _BATCH_CHARACTERS = 16_000_000
 

@@ -19,7 +19,8 @@ from data_pipeline.ingest import ingest
 from specs.common.errors import UserError
 from specs.common.files import replacing
 from specs.pipeline import stage
-from specs.schema.data import Corpus, Dedup, Filter, Ingest, MinHash
+from specs.schema.data import Corpus, Dedup, Ingest, MinHash
+from specs.schema.filters import Filter
 from specs.schema.sources import LocalFile, PackageIndexFile, Source
 
 LICENCE = "LicenseRef-mixed"

@@ -80,7 +80,7 @@ def _ingest(inputs: Inputs, folder: Path, factor: int) -> tuple[float, Sized]:
 def _filter(inputs: Inputs, folder: Path, factor: int) -> tuple[float, Sized]:
     from data_pipeline.filter import keep
     from specs.pipeline.stage import Ledger
-    from specs.schema.data import Filter
+    from specs.schema.filters import Filter
 
     documents = texts(factor)
     return _size(documents), lambda: list(keep(documents, Filter(), Ledger()))

@@ -58,7 +58,7 @@ def filtering(inputs: Inputs, folder: Path) -> Iterator[Work]:
     """Every document past every filter."""
     from data_pipeline.filter import keep
     from specs.pipeline.stage import Ledger
-    from specs.schema.data import Filter
+    from specs.schema.filters import Filter
 
     documents = library(3 * MB)
     size = sum(document.size for document in documents)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from data_pipeline.documents.documents import Document
 from data_pipeline.filters import quality
 from data_pipeline.filters.quality import PROSE, Verdict
-from specs.schema.data import Filter
+from specs.schema.filters import Filter
 
 # What comments, docstrings and other strings begin with is a plain character of each alternative: so the search for
 # the next of them is a scan for a few characters, many times as fast as the patterns of `quality`.

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipeline.documents.documents import Document, plain_text
-from specs.schema.data import Filter
+from specs.schema.filters import Filter
 
 Verdict = tuple[bool, str]
 """Kept, and the reason where not."""

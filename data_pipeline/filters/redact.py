@@ -38,7 +38,7 @@ from detect_secrets.plugins.telegram_token import TelegramBotTokenDetector
 from detect_secrets.plugins.twilio import TwilioKeyDetector
 
 from data_pipeline.documents.documents import Message, parse_conversation, render_conversation
-from specs.schema.data import Redact
+from specs.schema.filters import Redact
 
 KEY, EMAIL = "<KEY>", "<EMAIL>"
 IPV4, IPV6 = "192.0.2.1", "2001:db8::1"

@@ -1,8 +1,5 @@
 """The JSON Schema of an experiment file, with a description for every field, for completion in editors."""
 
-import ast
-import importlib
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from specs.common.files import write_bytes
 from specs.loading.settings import ROOT
 from specs.schema.base import Section
 from specs.schema.experiment import Experiment
-from specs.schema.rationale import reason
+from specs.schema.rationale import description
 
 SCHEMA = ROOT / "specs" / "schema.json"
 _NUMBER = "[+-]?[0-9][0-9_,]*(\\.[0-9]+)?([eE][+-]?[0-9]+)?"
@@ -36,12 +33,10 @@ class _Quantities(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The schema of `specs/experiments/*.yaml`, draft 2020-12."""
     schema = Experiment.model_json_schema(schema_generator=_Quantities)
-    documented = _field_docs()
     sections = {"Experiment": schema, **schema["$defs"]}
     for name, section in sections.items():
         for field, value in section.get("properties", {}).items():
-            text = documented.get((name, field)) or reason(_CLASSES[name], field)
-            if "description" not in value and text:
+            if "description" not in value and (text := description(_CLASSES[name], field)):
                 value["description"] = text
         section["properties"] = {key: _with_includes(value) for key, value in section.get("properties", {}).items()}
         section.pop("title", None)
@@ -84,38 +79,3 @@ def _classes(base: type[Section]) -> dict[str, type[Section]]:
 
 
 _CLASSES = _classes(Section)
-
-
-def _field_docs() -> dict[tuple[str, str], str]:
-    """The text under each field, by class and field, inherited fields included."""
-    own: dict[str, dict[str, str]] = {}
-    bases: dict[str, list[str]] = {}
-    for module in ("specs.schema.sources", "specs.schema.data", "specs.schema.training", "specs.schema.experiment"):
-        tree = ast.parse(inspect.getsource(importlib.import_module(module)))
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef):
-                bases[node.name] = [base.id for base in node.bases if isinstance(base, ast.Name)]
-                own[node.name] = dict(_documented(node))
-    found: dict[tuple[str, str], str] = {}
-
-    def collect(owner: str, name: str) -> None:
-        for base in bases.get(name, []):
-            collect(owner, base)
-        found.update({(owner, field): text for field, text in own.get(name, {}).items()})
-
-    for name in own:
-        collect(name, name)
-    return found
-
-
-def _documented(node: ast.ClassDef) -> list[tuple[str, str]]:
-    pairs = zip(node.body, node.body[1:], strict=False)
-    return [
-        (field.target.id, inspect.cleandoc(text.value.value).replace("\n", " "))
-        for field, text in pairs
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    ]

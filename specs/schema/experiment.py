@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from specs.schema.base import Items, Name, Section, SomeItems, require_unique
 from specs.schema.data import Benchmark, Tokenizer, WeightedCorpus
-from specs.schema.quantities import Bytes, Fraction, Natural, Positive, Real
+from specs.schema.quantities import Bytes, Fraction, Natural, Positive, Real, Seconds, Threads, Tokens
 from specs.schema.training import Architecture, Finetuning, Pretraining
 
 Device = Literal["cpu", "A100-40GB", "A100-80GB", "H100-80GB", "H200-141GB", "B200-180GB"]
@@ -19,61 +19,82 @@ class Publication(Section):
     """Where the setup was published."""
 
     title: str
+    """What was published."""
     institution: str | None = None
+    """Who published it."""
     country: str | None = None
+    """Where it was published."""
     year: Annotated[int, Field(ge=1950, le=2100)] | None = None
+    """When it was published."""
 
 
 class Claim(Section):
     """A number that the publication states, and how far the spec may be from it."""
 
     value: Real
+    """What the publication states."""
     within: Fraction = 0.0
-    """Allowed relative distance; 0 asks for equality."""
+    """How near the spec must be: relative distance; 0 asks for equality."""
 
 
 class Claims(Section):
     """What the publication states, each to be checked against what the spec implies."""
 
     parameters: Claim | None = None
+    """All weights, embeddings included."""
     d_model: Claim | None = None
+    """Channels of the model."""
     n_layers: Claim | None = None
+    """Layers."""
     n_heads: Claim | None = None
+    """Query heads."""
     context_length: Claim | None = None
+    """Tokens in a sequence."""
     vocab_size: Claim | None = None
+    """Pieces of the tokenizer."""
     batch_tokens: Claim | None = None
+    """Tokens in the global batch."""
     training_tokens: Claim | None = None
+    """Tokens seen in pretraining."""
     warmup_steps: Claim | None = None
+    """Steps of linear warm-up."""
     peak_lr: Claim | None = None
+    """Peak learning rate."""
     final_lr_fraction: Claim | None = None
+    """Last learning rate over the peak."""
     clip_norm: Claim | None = None
+    """Global norm that gradients are clipped at."""
     pass_at: Items[Positive] = ()
     """Values of k for which pass@k was published."""
     sharding: Literal["zero2", "zero3", "mixed"] | None = None
-    """How weights and state were published to be divided among ranks."""
+    """How weights and state were divided among ranks, as published."""
     fits_on: Device | None = None
-    """The device that one rank of the run was published to fit on."""
+    """The device that one rank of the run fitted on, as published."""
 
 
 class Limits(Section):
     """What one candidate program may use."""
 
-    cpu_seconds: Positive = 5
-    """Decides the verdict: a loaded machine then does not change scores."""
-    wall_seconds: Positive = 30
+    cpu_seconds: Seconds = 5
+    """Decides the verdict on slow programs: a loaded machine then does not change scores."""
+    wall_seconds: Seconds = 30
     """Backstop for programs that wait instead of compute."""
     memory: Bytes = 1_073_741_824
+    """Programs that need more fail."""
     file_bytes: Bytes = 16_777_216
-    threads: Positive = 16
-    """A program is one process; it may not start others."""
+    """Programs that write more fail."""
+    threads: Threads = 16
+    """Programs that start more threads fail. A program is one process; it may not start others."""
 
 
 class BenchmarkRun(Section):
     """One benchmark, and how the model is asked."""
 
     benchmark: Benchmark
+    """What is asked."""
     label: Name | None = None
-    """What this run is called where one benchmark is scored in several ways; none means the benchmark's name."""
+    """Names the run of the benchmark, its artifacts and its row of scores, where one benchmark is scored in several
+    ways; none means the benchmark's name."""
     protocol: Literal[
         "completion-v1",
         "chat-v1",
@@ -83,15 +104,22 @@ class BenchmarkRun(Section):
         "evalplus-base-v1",
         "evalplus-chat-v1",
     ] = "completion-v1"
-    """Rendering of prompts, stop strings and extraction, named and versioned in `evaluation.protocols.registry`."""
+    """Prompt, stop strings and extraction: harnesses that differ here disagree by tens of points. Named and versioned
+    in `evaluation.protocols.registry`."""
     samples: Positive
-    """Completions for each problem."""
+    """Completions for each problem: the uncertainty of pass@k, and the cost of sampling."""
     temperature: Annotated[Real, Field(ge=0)] = 0.8
+    """Spread of the samples: low favours pass@1, high favours pass@10."""
     top_p: Fraction = 0.95
-    max_new_tokens: Positive
+    """Tail of the distribution that sampling leaves out."""
+    max_new_tokens: Tokens
+    """Longer answers are cut: some problems then cannot be solved."""
     k: SomeItems[Positive] = (1, 10)
+    """Which pass@k are reported."""
     seed: Natural = 1
+    """Which samples are drawn."""
     limits: Limits = Limits()
+    """What a candidate program may use before it counts as failed."""
 
     @property
     def key(self) -> str:
@@ -109,11 +137,13 @@ class Evaluation(Section):
     """Every benchmark that the experiment is scored on."""
 
     batch_size: Positive = 16
-    """Sequences under way at one time. Changes no completion."""
+    """Sequences sampled together: speed, not completions."""
     tile: Positive = 16
-    """Rows of one forward pass while sampling, filled up where fewer sequences are under way: matrix products round
-    differently with another number. A batch size below it wastes the difference."""
+    """Rows of one forward pass: logits round differently, so completions may differ. Rows of one forward pass while
+    sampling, filled up where fewer sequences are under way: matrix products round differently with another number. A
+    batch size below it wastes the difference."""
     benchmarks: SomeItems[BenchmarkRun]
+    """What the model is scored on."""
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
@@ -125,8 +155,11 @@ class Cluster(Section):
     """Where the run is meant to take place. Not part of its identity at level `topology`."""
 
     device: Device
+    """Speed, memory and price of a rank."""
     devices: Positive
+    """Time and memory of a rank; at level topology, not the result."""
     devices_per_node: Positive
+    """How much traffic leaves a node."""
 
     @model_validator(mode="after")
     def _whole_nodes(self) -> Self:
@@ -139,27 +172,41 @@ class Reproducibility(Section):
     """What may change while results stay identical to the bit (see docs/reproducibility.md)."""
 
     level: Literal["data", "restart", "topology"] = "topology"
-    threads: Positive = 1
-    """Compute threads of each rank: matrix products round differently with another number."""
+    """What may change while results stay identical to the bit."""
+    threads: Threads = 1
+    """Products round differently with another number of threads. Compute threads of each rank: matrix products round
+    differently with another number."""
 
 
 class Experiment(Section):
     """A complete experiment."""
 
     name: Name
+    """Keys the run, its artifacts and its evaluations."""
     description: str = ""
+    """For readers alone."""
     source: Publication | None = None
+    """Where the setup was published."""
     claims: Claims = Claims()
+    """What the publication states."""
     assumptions: Annotated[dict[str, str], Field(default_factory=dict)]
-    """Dotted path of a field that the publication leaves open: our choice and the reason."""
+    """What it leaves open. Dotted path of a field that the publication leaves open: our choice and the reason."""
     corpus: WeightedCorpus
+    """What the model learns from."""
     tokenizer: Tokenizer
+    """How text becomes ids."""
     architecture: Architecture
+    """The model."""
     pretraining: Pretraining
+    """The first training phase."""
     finetuning: Finetuning
+    """The second training phase: instruction tuning."""
     evaluation: Evaluation
+    """How the model is scored."""
     cluster: Cluster
+    """Where it runs."""
     reproducibility: Reproducibility = Reproducibility()
+    """What may change without changing a bit."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

@@ -2,7 +2,7 @@
 
 import re
 from decimal import Decimal, InvalidOperation
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -72,11 +72,30 @@ Count = Annotated[int, BeforeValidator(_count)]
 Positive = Annotated[Count, Field(gt=0)]
 Natural = Annotated[Count, Field(ge=0)]
 
-Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0, json_schema_extra={"unit": "bytes"})]
 """A size in bytes; `16MB` is 16,000,000 and `16MiB` is 16,777,216."""
 
+
+def _unit(name: str) -> Any:
+    """Metadata that names the unit of a field, for the schema and the docs."""
+    return Field(json_schema_extra={"unit": name})
+
+
+Steps = Annotated[Positive, _unit("steps")]
+Tokens = Annotated[Positive, _unit("tokens")]
+Sequences = Annotated[Positive, _unit("sequences")]
+Seconds = Annotated[Positive, _unit("seconds")]
+Words = Annotated[Positive, _unit("words")]
+Lines = Annotated[Positive, _unit("lines")]
+Characters = Annotated[Positive, _unit("characters")]
+Threads = Annotated[Positive, _unit("threads")]
+
 Real = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
-Epochs = Annotated[Real, Field(gt=0)]
+Epochs = Annotated[Real, Field(gt=0, json_schema_extra={"unit": "passes"})]
 """Passes over documents; `2.5` is two and a half, and `50%` half a pass."""
-Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[
+    float,
+    BeforeValidator(_fraction),
+    Field(ge=0, le=1, allow_inf_nan=False, json_schema_extra={"unit": "share from 0 to 1"}),
+]
 """A share between 0 and 1; `10%` is 0.1."""

@@ -1,300 +1,45 @@
-"""Why a field matters: what a reviewer wants to know when it changes. By section, then field."""
+"""What is said of a field, read from the text beneath it: what it means, and why a reviewer should care."""
 
-REASONS: dict[str, dict[str, str]] = {
-    "AdamW": {
-        "kind": "The update rule.",
-        "lr": "Peak step size: the setting that results are most sensitive to.",
-        "beta1": "Memory of the gradient's mean.",
-        "beta2": "Memory of the gradient's square: lower values forgive spikes sooner.",
-        "eps": "Floor of the update's denominator.",
-        "weight_decay": "Pull of matrices towards zero.",
-    },
-    "Architecture": {
-        "d_model": "Width: parameters grow with it, quadratically.",
-        "n_layers": "Depth: parameters, time and saved activations grow with it.",
-        "n_heads": "Heads: with d_model it sets the head size, which attention kernels are picky about.",
-        "n_kv_heads": "Key and value heads: fewer make sampling cheaper and weights smaller.",
-        "d_ff": "Width of the feed-forward: most of the parameters.",
-        "context_length": "Tokens in a sequence: token stores are packed anew, attention grows with its square.",
-        "attention": "Which earlier tokens a token sees.",
-        "rope_theta": "Base of the rotary angles: how far positions are told apart.",
-        "norm_eps": "Floor of the norm's denominator.",
-        "tie_embeddings": "One matrix for input and output saves vocabulary x width parameters.",
-        "init_std": "Scale of the first weights.",
-    },
-    "Attention": {
-        "pattern": "Which layers see all earlier tokens.",
-        "window": "How far sliding layers see: time and reach.",
-        "global_every": "How often a layer sees everything.",
-        "document_mask": "Whether packed documents see each other.",
-        "backend": "The kernel: other bits, the same mathematics.",
-    },
-    "Augment": {
-        "rename_locals": "Share of documents with renamed locals.",
-        "quotes": "Share of documents with other quotes.",
-        "indent": "Share of documents with another indent.",
-        "blank_lines": "Share of documents with other blank lines.",
-        "comments": "Share of documents with fewer comments.",
-        "fill_in_the_middle": "Whether a model learns to fill gaps, beside going on from a text.",
-        "seed": "Which documents are perturbed.",
-    },
-    "Benchmark": {
-        "name": "The benchmark's name keys its artifacts.",
-        "problem_schema": "How problems and tests are read.",
-        "source": "The problems themselves.",
-        "licence": "Under what terms problems may be used.",
-        "content_sha256": "Holds the parsed problems to a digest, whatever the bytes of the file.",
-        "first_id": "Which problems count: scores over another split are other scores.",
-        "last_id": "Which problems count: scores over another split are other scores.",
-    },
-    "BenchmarkRun": {
-        "benchmark": "What is asked.",
-        "label": "Names the run of the benchmark, its artifacts and its row of scores.",
-        "protocol": "Prompt, stops and extraction: harnesses that differ here disagree by tens of points.",
-        "samples": "Completions for each problem: the uncertainty of pass@k, and the cost of sampling.",
-        "temperature": "Spread of the samples: low favours pass@1, high favours pass@10.",
-        "top_p": "Tail of the distribution that sampling leaves out.",
-        "max_new_tokens": "Longer answers are cut: some problems then cannot be solved.",
-        "k": "Which pass@k are reported.",
-        "seed": "Which samples are drawn.",
-        "limits": "What a candidate program may use before it counts as failed.",
-    },
-    "Checkpoints": {
-        "every": "Work lost to a failure, and time spent saving.",
-        "keep": "Disk space.",
-        "keep_every": "Disk space, and from where parts of the run can be executed again.",
-    },
-    "Claim": {"value": "What the publication states.", "within": "How near the spec must be."},
-    "Claims": {
-        "parameters": "All weights, embeddings included.",
-        "d_model": "Channels of the model.",
-        "n_layers": "Layers.",
-        "n_heads": "Query heads.",
-        "context_length": "Tokens in a sequence.",
-        "vocab_size": "Pieces of the tokenizer.",
-        "batch_tokens": "Tokens in the global batch.",
-        "training_tokens": "Tokens seen in pretraining.",
-        "warmup_steps": "Steps of linear warm-up.",
-        "peak_lr": "Peak learning rate.",
-        "final_lr_fraction": "Last learning rate over the peak.",
-        "clip_norm": "Global norm that gradients are clipped at.",
-        "pass_at": "Which pass@k were published.",
-        "sharding": "How weights and state were divided.",
-        "fits_on": "The device that a rank fitted on.",
-    },
-    "Cluster": {
-        "device": "Speed, memory and price of a rank.",
-        "devices": "Time and memory of a rank; at level topology, not the result.",
-        "devices_per_node": "How much traffic leaves a node.",
-    },
-    "Decontaminate": {
-        "against": "Which benchmarks may not occur in training text: what scores can be believed.",
-        "ngram_words": "How short an overlap counts as contamination.",
-        "min_chars": "How short a solution counts as contamination.",
-        "structure_tokens": "How short a renamed copy of a solution counts as contamination.",
-    },
-    "Dedup": {
-        "exact": "Whether equal documents count once.",
-        "near": "Whether nearly equal documents count once.",
-        "apart": "Between which sources duplicates are looked for.",
-    },
-    "Evaluation": {
-        "batch_size": "Sequences sampled together: speed, not completions.",
-        "tile": "Rows of one forward pass: logits round differently, so completions may differ.",
-        "benchmarks": "What the model is scored on.",
-    },
-    "Experiment": {
-        "name": "Keys the run, its artifacts and its evaluations.",
-        "description": "For readers alone.",
-        "source": "Where the setup was published.",
-        "claims": "What the publication states.",
-        "assumptions": "What it leaves open.",
-        "corpus": "What the model learns from.",
-        "tokenizer": "How text becomes ids.",
-        "architecture": "The model.",
-        "pretraining": "The first training phase.",
-        "finetuning": "The second training phase: instruction tuning.",
-        "evaluation": "How the model is scored.",
-        "cluster": "Where it runs.",
-        "reproducibility": "What may change without changing a bit.",
-    },
-    "Filter": {
-        "licences": "Whose text may be used.",
-        "min_bytes": "Short documents are dropped.",
-        "max_bytes": "Long documents are dropped.",
-        "max_lines": "Documents with more lines are dropped.",
-        "max_line_length": "Documents with longer lines are dropped: data and minified code.",
-        "max_mean_line_length": "Documents with longer lines on average are dropped.",
-        "min_alphanumeric": "Documents with less text are dropped.",
-        "min_alphabetic": "Code with fewer letters is dropped: tables and encoded data.",
-        "max_encoded_run": "Code with longer pieces of encoded data is dropped.",
-        "max_encoded_share": "Code that is mostly encoded data is dropped.",
-        "min_comment_share": "Code with fewer comments is dropped.",
-        "max_comment_share": "Code with more comments is dropped.",
-        "max_repeated_lines": "Code that repeats itself is dropped.",
-        "max_assert_lines": "Code that mostly asserts is dropped.",
-        "generated_markers": "Generated files are dropped by these phrases.",
-        "sizes": "Limits for languages that hold more data than code.",
-        "prose": "Which text in natural language is good enough.",
-        "redact": "Which secrets and personal data give way to replacements.",
-    },
-    "Prose": {
-        "min_words": "Short texts are dropped.",
-        "max_words": "Long texts are dropped.",
-        "min_mean_word_length": "Texts of shorter words are dropped: they are no prose.",
-        "max_mean_word_length": "Texts of longer words are dropped: they are no prose.",
-        "max_symbols_per_word": "Texts with more hashes or ellipses are dropped.",
-        "max_bullet_lines": "Lists are dropped.",
-        "max_ellipsis_lines": "Texts cut short are dropped.",
-        "min_alphabetic_words": "Tables and data are dropped.",
-        "min_stop_words": "Texts that are not English sentences are dropped.",
-    },
-    "Redact": {
-        "emails": "Whether e-mail addresses are replaced.",
-        "addresses": "Whether public network addresses are replaced.",
-        "secrets": "Whether tokens and private keys are replaced.",
-    },
-    "SizeOf": {
-        "language": "Which language is limited.",
-        "min_chars": "Shorter documents are dropped.",
-        "max_chars": "Longer documents are dropped.",
-        "max_lines": "Documents with more lines are dropped.",
-    },
-    "FillInTheMiddle": {
-        "rate": "Share of documents whose middle comes last.",
-        "spm": "Share of those whose suffix comes first.",
-    },
-    "Finetuning": {"corpus": "The instructions that the model is tuned on."},
-    "HeldOut": {
-        "sequences": "Sequences that are never trained on.",
-        "every": "How often the held-out loss is measured.",
-    },
-    "GitCommit": {
-        "kind": "How the bytes are had.",
-        "repository": "Where the commit is had; its contents are what counts.",
-        "commit": "Which state of the repository is read.",
-    },
-    "HubFile": {
-        "kind": "How the bytes are had.",
-        "dataset": "Dataset on the Hugging Face hub.",
-        "revision": "Which state of the dataset is read.",
-        "path": "File of the dataset.",
-    },
-    "LocalFolder": {"kind": "How the bytes are had.", "path": "A folder that lies with the project."},
-    "HttpsFile": {"kind": "How the bytes are had.", "url": "Where the bytes are had; their digest is what counts."},
-    "Ingest": {
-        "max_archive_bytes": "A safety limit for archives.",
-        "max_members": "A safety limit for archives.",
-        "max_document_bytes": "Longer documents are left out.",
-        "languages": "Documents of other languages are left out.",
-    },
-    "Instruction": {"epochs": "How often the instructions are seen.", "template": "How conversations are written out."},
-    "Limits": {
-        "cpu_seconds": "Decides the verdict on slow programs.",
-        "wall_seconds": "Backstop for programs that wait.",
-        "memory": "Programs that need more fail.",
-        "file_bytes": "Programs that write more fail.",
-        "threads": "Programs that start more fail.",
-    },
-    "LocalFile": {"kind": "How the bytes are had.", "path": "A file that is versioned with the project."},
-    "MinHash": {
-        "threshold": "How alike two documents must be for one to go.",
-        "shingle_words": "What likeness is measured over.",
-        "bands": "Which pairs are looked at.",
-        "rows": "Which pairs are looked at.",
-        "min_words": "Shorter documents are compared exactly only.",
-        "seed": "Which pairs are looked at.",
-    },
-    "PackageIndexFile": {
-        "kind": "How the bytes are had.",
-        "project": "Project on the package index.",
-        "filename": "File of the project: names the version.",
-    },
-    "Parallelism": {
-        "sharding": "Memory against network traffic: the same bits.",
-        "resharded_blocks": "Memory against network traffic: the same bits.",
-        "recompute": "Memory against a third more computation: the same result.",
-        "compile": "Kernels made for these layers: faster, and other bits than without.",
-    },
-    "Pinned": {
-        "locator": "Where the bytes are had.",
-        "sha256": "The bytes themselves: other text, other results.",
-        "size": "A check on downloads.",
-    },
-    "Precision": {
-        "compute": "Format of matrix products: speed, memory and rounding.",
-        "wire": "Format of gradients between ranks: traffic and, in bf16 under fp32, rounding.",
-    },
-    "Pretraining": {"tokens": "Length of training: cost is proportional to it."},
-    "Publication": {
-        "title": "What was published.",
-        "institution": "Who published it.",
-        "country": "Where it was published.",
-        "year": "When it was published.",
-    },
-    "Reproducibility": {
-        "level": "What may change while results stay identical to the bit.",
-        "threads": "Products round differently with another number of threads.",
-    },
-    "Schedule": {
-        "kind": "Shape of the learning rate over steps.",
-        "warmup_steps": "How gently training starts.",
-        "final_fraction": "How far the learning rate falls.",
-        "decay_fraction": "How long the last decay takes.",
-    },
-    "Source": {
-        "name": "Names the source in ledgers, weights and provenance.",
-        "licence": "Whether the licence filter keeps it.",
-        "format": "How bytes become documents.",
-        "include": "Which members are read.",
-        "exclude": "Which members are left out.",
-        "contents": "The text of the files that rows name by id.",
-        "limit": "At most so many documents.",
-    },
-    "Tokenizer": {
-        "name": "Keys the tokenizer and the token stores.",
-        "algorithm": "How pieces are chosen.",
-        "vocab_size": "Pieces: embedding size, sequence lengths, and every loss per token.",
-        "sample_bytes": "How much text the tokenizer is trained on.",
-        "character_coverage": "Rare characters fall back to bytes.",
-        "max_piece_length": "Longest piece.",
-        "split_digits": "Whether numbers are spelt digit by digit.",
-        "threads": "Another number trains another model.",
-    },
-    "Training": {
-        "seed": "First weights and the order of the data.",
-        "micro_batches": "Sequences in the global batch: gradient noise, steps, and how many ranks can share them.",
-        "micro_batch_size": "Sequences computed at once: memory of a rank, and the global batch.",
-        "optimizer": "The update rule.",
-        "schedule": "Learning rate over steps.",
-        "clip_norm": "How far one bad batch can move the weights.",
-        "precision": "Number formats.",
-        "parallelism": "How memory is divided.",
-        "checkpoints": "When state is saved.",
-        "held_out": "Loss on text that is never trained on.",
-        "loss_chunk": "Memory of the logits.",
-        "skip_spikes_above": "Updates that are left out.",
-    },
-    "WeightedCorpus": {"sources": "What the model reads, by priority: among duplicates, the first source's survives."},
-    "Corpus": {
-        "name": "Keys the corpus, its token stores and its artifacts.",
-        "ingest": "What is read from archives.",
-        "filter": "Which documents are good enough.",
-        "dedup": "Which documents count once.",
-        "decontaminate": "Which documents would give benchmarks away.",
-        "augment": "Which documents are perturbed.",
-        "sources": "What is read.",
-    },
-    "WeightedSource": {
-        "epochs": "Which part of this source is seen, or how often: the mixture.",
-        "weight": "How often this source is seen: the mixture.",
-    },
-}
+import ast
+import inspect
+import sys
+from functools import cache
+
+
+@cache
+def description(owner: type, field: str) -> str:
+    """The text under a field of a section, or under that of the nearest base that has one; empty where none has."""
+    for kind in owner.__mro__:
+        if text := _texts(kind).get(field):
+            return text
+    return ""
 
 
 def reason(owner: type, field: str) -> str:
-    """Why a field of a section matters; the section that declares it, or the nearest base that has a word on it."""
-    for kind in owner.__mro__:
-        if text := REASONS.get(kind.__name__, {}).get(field):
-            return text
-    return ""
+    """Why a field matters: the first sentence of its description."""
+    return description(owner, field).partition(". ")[0].removesuffix(".") + "." if description(owner, field) else ""
+
+
+@cache
+def _texts(owner: type) -> dict[str, str]:
+    # Read from the source when a text is wanted: pydantic's own way (`use_attribute_docstrings`) parses every section
+    # at every start.
+    node = _classes(owner.__module__).get(owner.__name__)
+    pairs = zip(node.body, node.body[1:], strict=False) if node else ()
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairs
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+@cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    if not module.startswith("specs."):
+        return {}
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}

@@ -24,38 +24,50 @@ class PackageIndexFile(Section):
     """A file of a project on the Python package index, found by its name."""
 
     kind: Literal["package-index"]
+    """How the bytes are had."""
     project: str
+    """Project on the package index."""
     filename: str
+    """File of the project: names the version."""
 
 
 class HttpsFile(Section):
     """A file behind an https address."""
 
     kind: Literal["https"]
+    """How the bytes are had."""
     url: Annotated[str, Field(pattern=r"^https://[^\s]+$")]
+    """Where the bytes are had; their digest is what counts."""
 
 
 class LocalFile(Section):
     """A file below the project root, versioned with it."""
 
     kind: Literal["file"]
+    """How the bytes are had."""
     path: Annotated[str, Field(min_length=1), AfterValidator(_below_root)]
+    """A file that is versioned with the project."""
 
 
 class LocalFolder(Section):
     """The files of a folder below the project root. What is pinned is the tar that `reproducible_tar` makes."""
 
     kind: Literal["folder"]
+    """How the bytes are had."""
     path: Annotated[str, Field(min_length=1), AfterValidator(_below_root)]
+    """A folder that lies with the project."""
 
 
 class GitCommit(Section):
     """The files of a git repository at a commit. What is pinned is the tar that `reproducible_tar` makes of it."""
 
     kind: Literal["git"]
+    """How the bytes are had."""
     repository: Annotated[str, Field(min_length=1), AfterValidator(_repository)]
-    """An https address, or the path of a clone or a bundle below the project root."""
+    """Where the commit is had; its contents are what counts. An https address, or the path of a clone or a bundle below
+    the project root."""
     commit: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+    """Which state of the repository is read."""
 
     @property
     def name(self) -> str:
@@ -68,10 +80,13 @@ class HubFile(Section):
     """A file of a dataset on the Hugging Face hub, at a revision."""
 
     kind: Literal["hugging-face"]
+    """How the bytes are had."""
     dataset: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+    """Dataset on the Hugging Face hub."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-    """The commit of the dataset, in full: branches move."""
+    """Which state of the dataset is read. The commit of the dataset, in full: branches move."""
     path: Annotated[str, Field(min_length=1), AfterValidator(_below_root)]
+    """File of the dataset."""
 
 
 Locator = Annotated[
@@ -83,9 +98,11 @@ class Pinned(Section):
     """Raw bytes, pinned: where they may be had and what they must hash to."""
 
     locator: Locator
+    """Where the bytes are had."""
     sha256: Sha256
+    """The bytes themselves: other text, other results."""
     size: Bytes | None = None
-    """Length in bytes, where known: an overlong download is then refused early."""
+    """A check on downloads. Length in bytes, where known: an overlong download is then refused early."""
 
     @property
     def filename(self) -> str:
@@ -107,9 +124,11 @@ class Source(Pinned):
     """Pinned bytes that become documents."""
 
     name: Name
+    """Names the source in ledgers, weights and provenance."""
     licence: str
-    """SPDX expression that covers the documents of this source, where a document states none of its own; NOASSERTION
-    where nothing is known: such documents are then dropped, unless `filter.licences` lists NOASSERTION."""
+    """Whether the licence filter keeps it. SPDX expression that covers the documents of this source, where a document
+    states none of its own; NOASSERTION where nothing is known: such documents are then dropped, unless
+    `filter.licences` lists NOASSERTION."""
     format: Literal[
         "files",
         "jsonl",
@@ -120,21 +139,24 @@ class Source(Pinned):
         "docstring-pairs",
         "debugging-tasks",
     ]
-    """`files`: each member of the archive is a document. The next five read rows of JSON Lines, JSON arrays (both plain
-    or compressed) or Parquet: `jsonl` texts under `text` or `content`, as The Pile, The Stack and StarCoder ship them;
-    `codesearchnet` functions; `stack-v2` ids of files, whose text is in `contents`; `conversations` chat messages as
-    OpenAI or ShareGPT lay them out; `instructions` as Alpaca and Dolly do. `docstring-pairs`: Python functions become
-    an instruction (signature and docstring) and an answer (the function), in the manner of CodeSearchNet.
-    `debugging-tasks`: functions with a defect that the examples in their docstrings notice become an instruction, and
-    the function without it the answer."""
+    """How bytes become documents. `files`: each member of the archive is a document. The next five read rows of JSON
+    Lines, JSON arrays (both plain or compressed) or Parquet: `jsonl` texts under `text` or `content`, as The Pile,
+    The Stack and StarCoder ship them; `codesearchnet` functions; `stack-v2` ids of files, whose text is in
+    `contents`; `conversations` chat messages as OpenAI or ShareGPT lay them out; `instructions` as Alpaca and Dolly
+    do. `docstring-pairs`: Python functions become an instruction (signature and docstring) and an answer (the
+    function), in the manner of CodeSearchNet. `debugging-tasks`: functions with a defect that the examples in their
+    docstrings notice become an instruction, and the function without it the answer."""
     include: Items[str] = ("**",)
-    """Globs over member paths without the archive's top folder; the first path part of an sdist is dropped."""
+    """Which members are read. Globs over member paths without the archive's top folder; the first path part of an sdist
+    is dropped."""
     exclude: Items[str] = ()
+    """Which members are left out."""
     contents: Pinned | None = None
-    """Of `stack-v2`: the files that its rows name by id. A folder or an archive of files of those names, plain or
-    gzipped, or rows of `blob_id` and `content`."""
+    """The text of the files that rows name by id. Of `stack-v2`: the files that its rows name by id. A folder or an
+    archive of files of those names, plain or gzipped, or rows of `blob_id` and `content`."""
     limit: Positive | None = None
-    """At most so many documents, chosen by content hash, so that the choice does not depend on order."""
+    """At most so many documents. At most so many documents, chosen by content hash, so that the choice does not depend
+    on order."""
 
     @model_validator(mode="after")
     def _contents_where_rows_hold_ids(self) -> Self:

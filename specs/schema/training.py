@@ -6,21 +6,24 @@ from pydantic import Field, model_validator
 
 from specs.schema.base import Section
 from specs.schema.data import WeightedCorpus
-from specs.schema.quantities import Fraction, Natural, Positive, Real
+from specs.schema.quantities import Fraction, Natural, Positive, Real, Sequences, Steps, Tokens
 
 
 class Attention(Section):
     """Which keys each query may see, per layer; causal and, when packed, within its own document."""
 
     pattern: Literal["full", "sliding", "interleaved"] = "full"
-    """`interleaved`: every `global_every`-th layer attends fully, the others within the window."""
-    window: Positive | None = None
-    """Keys that a query sees in a sliding layer, its own included."""
+    """Which layers see all earlier tokens. `full`: all; `sliding`: none; `interleaved`: every `global_every`-th layer
+    attends fully, the others within the window."""
+    window: Tokens | None = None
+    """How far sliding layers see: time and reach. Counts the query's own position."""
     global_every: Positive | None = None
+    """How often a layer sees everything: every so many layers."""
     document_mask: bool = True
-    """A token sees only its own document."""
+    """Whether a token sees only its own document in a packed sequence."""
     backend: Literal["auto", "reference", "sdpa", "varlen", "flash", "flex"] = "auto"
-    """`auto` is resolved at launch and recorded; a named backend that is not available is an error."""
+    """The kernel: other bits, the same mathematics. `auto` is resolved at launch and recorded; a named backend that is
+    not available is an error."""
 
     @model_validator(mode="after")
     def _window_fits_pattern(self) -> Self:
@@ -35,18 +38,27 @@ class Architecture(Section):
     """A decoder-only transformer: RMSNorm, rotary positions, SwiGLU."""
 
     d_model: Positive
+    """Width: parameters grow with it, quadratically."""
     n_layers: Positive
+    """Depth: parameters, time and saved activations grow with it."""
     n_heads: Positive
+    """Heads: with d_model it sets the head size, which attention kernels are picky about."""
     n_kv_heads: Positive | None = None
-    """Key and value heads for grouped queries; none means one for each query head."""
+    """Key and value heads: fewer make sampling cheaper and weights smaller. None means one for each query head."""
     d_ff: Positive
-    """Width of the SwiGLU feed-forward (three matrices)."""
-    context_length: Positive
+    """Width of the SwiGLU feed-forward (three matrices): most of the parameters."""
+    context_length: Tokens
+    """Tokens in a sequence: token stores are packed anew, attention grows with its square."""
     attention: Attention = Attention()
+    """Which earlier tokens a token sees."""
     rope_theta: Real = 10_000.0
+    """Base of the rotary angles: how far positions are told apart."""
     norm_eps: Real = 1e-5
+    """Floor of the norm's denominator."""
     tie_embeddings: bool = False
+    """One matrix for input and output saves vocabulary x width parameters."""
     init_std: Real = 0.02
+    """Scale of the first weights."""
 
     @property
     def head_dim(self) -> int:
@@ -75,31 +87,39 @@ class AdamW(Section):
     """AdamW (Loshchilov and Hutter, 2019); decay applies to matrices, not to norms."""
 
     kind: Literal["adamw"] = "adamw"
+    """The update rule."""
     lr: Annotated[Real, Field(gt=0)]
-    """Peak learning rate."""
+    """Peak learning rate: the setting that results are most sensitive to."""
     beta1: Fraction = 0.9
+    """Memory of the gradient's mean."""
     beta2: Fraction = 0.95
+    """Memory of the gradient's square: lower values forgive spikes sooner."""
     eps: Annotated[Real, Field(gt=0)] = 1e-8
+    """Floor of the update's denominator."""
     weight_decay: Annotated[Real, Field(ge=0)] = 0.1
+    """Pull of matrices towards zero."""
 
 
 class Schedule(Section):
     """Learning rate over steps: linear warm-up to the peak, then the named decay to a fraction of it."""
 
     kind: Literal["cosine", "constant", "wsd"] = "cosine"
-    warmup_steps: Natural
+    """Shape of the learning rate over steps."""
+    warmup_steps: Annotated[Natural, Field(json_schema_extra={"unit": "steps"})]
+    """How gently training starts."""
     final_fraction: Fraction = 0.1
-    """Learning rate at the last step, as a fraction of the peak."""
+    """How far the learning rate falls: at the last step, as a fraction of the peak."""
     decay_fraction: Fraction = 0.1
-    """Share of all steps that the decay takes at the end (`wsd` only)."""
+    """How long the last decay takes, as a share of all steps (`wsd` only)."""
 
 
 class Precision(Section):
     """Number formats. Master weights, optimizer state and folds are always fp32."""
 
     compute: Literal["fp32", "bf16"] = "bf16"
+    """Format of matrix products: speed, memory and rounding."""
     wire: Literal["fp32", "bf16"] = "fp32"
-    """Format of gradients between ranks."""
+    """Format of gradients between ranks: traffic and, in bf16 under fp32, rounding."""
 
     @model_validator(mode="after")
     def _wire_is_exact(self) -> Self:
@@ -112,10 +132,13 @@ class Parallelism(Section):
     """How weights, gradients and optimizer state are divided among ranks."""
 
     sharding: Literal["zero2", "zero3", "mixed"] = "zero2"
-    """`zero2`: parameters stay gathered between forward and backward; gradients and state are sharded."""
+    """Memory against network traffic: the same bits. `zero2`: parameters stay gathered between forward and backward;
+    gradients and state are sharded."""
     resharded_blocks: Natural = 0
-    """`mixed`: so many of the first blocks are gathered again in the backward pass."""
+    """Memory against network traffic: the same bits. Under `mixed` so many of the first blocks are gathered again in
+    the backward pass."""
     recompute: Literal["none", "full", "selective"] = "none"
+    """Memory against a third more computation: the same result."""
     compile: bool = False
     """Layers through torch.compile: faster steps after a slow start; other bits than without, the same on any number of
     ranks. It needs a C++ compiler on a CPU."""
@@ -130,40 +153,52 @@ class Parallelism(Section):
 class Checkpoints(Section):
     """When training state is saved."""
 
-    every: Positive
-    """Steps between checkpoints; the last step is always saved."""
+    every: Steps
+    """Steps between checkpoints: work lost to a failure against time spent saving. The last step is always saved."""
     keep: Positive = 2
-    """How many of the newest stay while the run goes on."""
-    keep_every: Positive | None = None
-    """Checkpoints at multiples of so many steps stay for good, for `twice verify --steps`; none means none does."""
+    """How many of the newest checkpoints stay while the run goes on: disk space."""
+    keep_every: Steps | None = None
+    """From where parts of the run can be executed again, and disk space. Checkpoints at multiples of so many steps stay
+    for good, for `twice verify --steps`; none means none does."""
 
 
 class HeldOut(Section):
     """Loss on sequences that are never trained on."""
 
-    sequences: Positive
-    every: Positive
-    """Steps between measurements; the last step is always measured."""
+    sequences: Sequences
+    """Sequences that are never trained on."""
+    every: Steps
+    """Steps between measurements of the held-out loss; the last step is always measured."""
 
 
 class Training(Section):
     """One training phase over a token store."""
 
     seed: Natural = 1
+    """First weights and the order of the data."""
     micro_batches: Positive
-    """Micro-batch slots of the global batch: the unit that a rank computes and that reductions fold over."""
-    micro_batch_size: Positive = 1
+    """Micro-batches of the global batch, the unit that a rank computes and that reductions fold over: gradient noise,
+    steps, and how many ranks can share them."""
+    micro_batch_size: Sequences = 1
+    """Sequences of a micro-batch, computed at once: memory of a rank, and the global batch."""
     optimizer: AdamW
+    """The update rule."""
     schedule: Schedule
+    """Learning rate over steps."""
     clip_norm: Annotated[Real, Field(gt=0)] = 1.0
+    """How far one bad batch can move the weights."""
     precision: Precision = Precision()
+    """Number formats."""
     parallelism: Parallelism = Parallelism()
+    """How memory is divided."""
     checkpoints: Checkpoints
+    """When state is saved."""
     held_out: HeldOut | None = None
-    loss_chunk: Positive = 1024
-    """Positions whose logits exist at one time."""
+    """Loss on text that is never trained on."""
+    loss_chunk: Tokens = 1024
+    """Positions whose logits exist at one time: memory of the logits."""
     skip_spikes_above: Annotated[Real, Field(gt=0)] | None = None
-    """Gradient norm from which a step's update is skipped (and recorded); none skips never."""
+    """Gradient norm from which a step's update is left out (and recorded); none leaves out nothing."""
 
     @model_validator(mode="after")
     def _micro_batches_form_a_tree(self) -> Self:
@@ -177,19 +212,22 @@ class Training(Section):
 class Pretraining(Training):
     """Next-token prediction over the corpus."""
 
-    tokens: Positive
-    """Training stops at the first step at which so many tokens have been seen."""
+    tokens: Tokens
+    """Length of training: cost is proportional to it. It stops at the first step at which so many tokens have been
+    seen."""
 
 
 class Instruction(Training):
     """Instruction tuning: loss on answers only."""
 
     template: Literal["turns-v1"] = "turns-v1"
-    """Chat template; its control tokens are part of every tokenizer."""
+    """How conversations are written out: the chat template, whose control tokens are part of every tokenizer."""
     epochs: Positive = 1
+    """How often the instructions are seen."""
 
 
 class Finetuning(Instruction):
     """Instruction tuning and the corpus that it learns from."""
 
     corpus: WeightedCorpus
+    """The instructions that the model is tuned on."""

@@ -9,7 +9,7 @@ from data_pipeline.filter import judge, keep
 from data_pipeline.filters import quality
 from specs.common.errors import UserError
 from specs.pipeline.stage import Ledger
-from specs.schema.data import Filter
+from specs.schema.filters import Filter
 
 LIMITS = Filter()
 GOOD = 'def area(width, height):\n    """Area of a rectangle."""\n    return width * height\n'

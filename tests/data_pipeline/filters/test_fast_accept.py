@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data_pipeline.documents.documents import Document
 from data_pipeline.filters import quality
 from data_pipeline.filters.fast_accept import GLANCES
-from specs.schema.data import Filter
+from specs.schema.filters import Filter
 
 Rule = Callable[[Document, Filter], quality.Verdict]
 

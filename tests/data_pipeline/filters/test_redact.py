@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.filters import redact as redaction
 from data_pipeline.filters.redact import KEY, NOTHING, redact, suspicions
-from specs.schema.data import Redact
+from specs.schema.filters import Redact
 
 ALL = Redact()
 # Put together here, so that no scanner takes this file for a leak.

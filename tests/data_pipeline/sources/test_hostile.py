@@ -24,7 +24,8 @@ from specs.common.errors import UserError
 from specs.loading.settings import ROOT
 from specs.pipeline import stage
 from specs.pipeline.stage import Ledger
-from specs.schema.data import Augment, Corpus, Filter, Ingest
+from specs.schema.data import Augment, Corpus, Ingest
+from specs.schema.filters import Filter
 from specs.schema.sources import LocalFile, Source
 
 GOOD = b'def area(width, height):\n    """Area of a rectangle."""\n    return width * height\n'

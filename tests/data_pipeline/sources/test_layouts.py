@@ -17,7 +17,8 @@ from data_pipeline.documents.documents import Document
 from data_pipeline.filter import keep
 from data_pipeline.ingest import ingest
 from specs.pipeline.stage import Ledger
-from specs.schema.data import Filter, Ingest
+from specs.schema.data import Ingest
+from specs.schema.filters import Filter
 from specs.schema.sources import LocalFile, Source
 
 LANGUAGES = ("python", "java", "markdown", "text", "conversation")
