@@ -103,7 +103,7 @@ def contents(folder: Path) -> Contents:
     return Contents(languages, licences, derived, middles)
 
 
-def croissant(corpus: Corpus, folder: Path, found: Contents) -> dict[str, Any]:
+def croissant(corpus: Corpus, folder: Path, counts: Contents) -> dict[str, Any]:
     """Metadata of a corpus in Croissant 1.0; `folder` holds its documents, beside the folder of the card."""
     files = [
         {
@@ -122,11 +122,11 @@ def croissant(corpus: Corpus, folder: Path, found: Contents) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": corpus.name,
-        "description": _summary(corpus, found),
-        "license": sorted(found.licences),
+        "description": _summary(corpus, counts),
+        "license": sorted(counts.licences),
         "version": "1.0.0",
         "isBasedOn": [
-            _place(each) for source in corpus.sources for each in (source, source.contents) if each is not None
+            _address(pinned) for source in corpus.sources for pinned in (source, source.contents) if pinned is not None
         ],
         "distribution": files,
         "recordSet": [
@@ -153,7 +153,7 @@ def croissant(corpus: Corpus, folder: Path, found: Contents) -> dict[str, Any]:
     }
 
 
-def card(corpus: Corpus, ledgers: Mapping[str, Mapping[str, Any]], found: Contents) -> str:
+def card(corpus: Corpus, ledgers: Mapping[str, Mapping[str, Any]], counts: Contents) -> str:
     """The dataset card, as Markdown with the header that the Hugging Face hub reads."""
     first, last = ledgers[STAGES[0]], ledgers[STAGES[-1]]
     sources = [
@@ -178,48 +178,48 @@ def card(corpus: Corpus, ledgers: Mapping[str, Mapping[str, Any]], found: Conten
     header = ["license: other", "license_name: several", f"size_categories: [{_size(last['documents_out'])}]"]
     parts = [
         "---\n" + "\n".join([*header, f"pretty_name: {corpus.name}", "tags: [code, croissant]"]) + "\n---",
-        f"# {corpus.name}\n\n{_summary(corpus, found)}",
+        f"# {corpus.name}\n\n{_summary(corpus, counts)}",
         f"## Sources\n\n{_PRIORITY}\n\n"
         + _table(("source", "from", "sha256", "licence", "format", "read", "kept"), sources),
         "## From sources to documents\n\n" + _table(("after", "documents in", "documents out", "bytes out"), funnel),
         "## What was left out, and why\n\n" + _table(("stage", "reason", "documents", "such as"), drops),
-        "## Languages\n\n" + _table(("language", "documents"), _counted(found.languages)),
-        "## Licences\n\n" + _table(("licence", "documents"), _counted(found.licences)),
+        "## Languages\n\n" + _table(("language", "documents"), _counted(counts.languages)),
+        "## Licences\n\n" + _table(("licence", "documents"), _counted(counts.licences)),
         "## Personal data and secrets\n\n"
         f"Replaced in {redacted.get('documents', 0):,} documents: {redacted.get('emails', 0):,} e-mail addresses, "
         f"{redacted.get('addresses', 0):,} network addresses, {redacted.get('secrets', 0):,} secrets. {_REMAINS}",
         f"## Benchmarks\n\nCleaned of {against}: {dropped:,} documents dropped for what they shared with a problem.",
-        f"## Augmentation\n\n{found.derived:,} documents were rewritten without changing what they mean; the column "
-        "`derived` says how." + _middles(found.middles),
+        f"## Augmentation\n\n{counts.derived:,} documents were rewritten without changing what they mean; the column "
+        "`derived` says how." + _middles(counts.middles),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def read_ledgers(corpus: Path) -> dict[str, dict[str, Any]]:
     """The ledger of each stage of a corpus, in order. Raises UserError where one is missing or damaged."""
-    found = {}
+    ledgers = {}
     for name in STAGES:
         path = corpus / name / "ledger.json"
         try:
-            found[name] = json.loads(path.read_text("utf-8"))
+            ledgers[name] = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot read the ledger ({error}); run the stage that writes it") from error
-    return found
+    return ledgers
 
 
-def _summary(corpus: Corpus, found: Contents) -> str:
+def _summary(corpus: Corpus, counts: Contents) -> str:
     return (
-        f"{sum(found.languages.values()):,} documents of {len(corpus.sources)} pinned sources in "
-        f"{len(found.languages)} languages, filtered, deduplicated and cleaned of benchmarks. Everything here is a "
+        f"{sum(counts.languages.values()):,} documents of {len(corpus.sources)} pinned sources in "
+        f"{len(counts.languages)} languages, filtered, deduplicated and cleaned of benchmarks. Everything here is a "
         "function of a spec: the same spec gives the same bytes."
     )
 
 
 def _from(source: Source) -> str:
-    return _place(source) + (f" with contents of {_place(source.contents)}" if source.contents else "")
+    return _address(source) + (f" with contents of {_address(source.contents)}" if source.contents else "")
 
 
-def _place(source: Pinned) -> str:
+def _address(source: Pinned) -> str:
     match source.locator:
         case PackageIndexFile(project=project, filename=filename):
             return f"https://pypi.org/project/{project}/#{filename}"
@@ -275,10 +275,10 @@ def main(node: str, corpus: Path, out: Path) -> None:
     """Describe a finished corpus for people and for machines."""
     section = stage.node(node, Corpus)
     with stage.measuring("card", node), replacing(out) as temporary:
-        found, folder = contents(corpus / STAGES[-1]), corpus / STAGES[-1]
+        counts, folder = contents(corpus / STAGES[-1]), corpus / STAGES[-1]
         temporary.mkdir()
-        write_json(temporary / "croissant.json", croissant(section, folder, found))
-        write_bytes(temporary / "README.md", card(section, read_ledgers(corpus), found).encode())
+        write_json(temporary / "croissant.json", croissant(section, folder, counts))
+        write_bytes(temporary / "README.md", card(section, read_ledgers(corpus), counts).encode())
 
 
 if __name__ == "__main__":

@@ -3,60 +3,50 @@
 The only stage that touches a network. Bytes are accepted by their sha256 alone, so it does not matter who serves them.
 """
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from types import MappingProxyType, TracebackType
-from typing import Self
 
 import click
 import requests
-import urllib3
-from pypi_simple import NoSuchProjectError, PyPISimple, UnsupportedContentTypeError, UnsupportedRepoVersionError
 
 from data_pipeline.fetching import reproducible_tar
-from data_pipeline.fetching.content_store import CHUNK, Mirrors, Store, WrongBytesError, copy_out, read_chunks
+from data_pipeline.fetching.content_store import Mirrors, Store, WrongBytesError, copy_out, read_chunks
+from data_pipeline.fetching.origin import Origin, UnreachableError
 from specs.common.errors import UserError
 from specs.common.files import replacing, write_json
 from specs.common.progress import Progress
 from specs.loading import settings
 from specs.pipeline import stage
 from specs.schema.data import Benchmark, Corpus
-from specs.schema.sources import GitCommit, HttpsFile, HubFile, LocalFile, LocalFolder, PackageIndexFile, Pinned
+from specs.schema.sources import HubFile, Pinned
 
 ATTEMPTS = 3
-TIMEOUT = (10.0, 60.0)
-"""Seconds to connect, and between two pieces of an answer."""
 _THREADS = 4
 
 
-class UnreachableError(Exception):
-    """The locator does not lead to the bytes; the message says why."""
-
-
 @dataclass(frozen=True)
-class Wanted:
+class PinnedFile:
     """Pinned bytes under the name that the spec gives them."""
 
-    what: str
+    kind: str
     """`source` or `benchmark`."""
     name: str
     pinned: Pinned
 
     def __str__(self) -> str:
-        return f"{self.what} {self.name!r}"
+        return f"{self.kind} {self.name!r}"
 
 
-def fetch(wanted: Sequence[Wanted], store: Store, mirrors: Mirrors, origin: "Origin") -> list[Path]:
-    """Paths within the store, in the order wanted; what it lacks is taken from a mirror, or from its locator.
+def fetch(files: Sequence[PinnedFile], store: Store, mirrors: Mirrors, origin: Origin) -> list[Path]:
+    """Paths within the store, in the order of `files`; what it lacks is taken from a mirror, or from its locator.
 
     Raises UserError naming the first file that cannot be had, once all others are in the store.
     """
-    unique = list({entry.pinned.sha256: entry for entry in reversed(wanted)}.values())[::-1]
+    unique = list({entry.pinned.sha256: entry for entry in reversed(files)}.values())[::-1]
     sizes = [entry.pinned.size for entry in unique]
     total = sum(size for size in sizes if size is not None) if None not in sizes else None
     with Progress("fetch", total=total, unit="bytes") as progress, ThreadPoolExecutor(_THREADS) as pool:
@@ -71,79 +61,7 @@ def fetch(wanted: Sequence[Wanted], store: Store, mirrors: Mirrors, origin: "Ori
     if failures:
         others = f" ({len(failures) - 1} more of {len(unique)} files cannot be had)" if len(failures) > 1 else ""
         raise UserError(failures[0] + others)
-    return [store.path(entry.pinned.sha256) for entry in wanted]
-
-
-class Origin:
-    """Where locators lead: the package index, https addresses, files of this project."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._index = PyPISimple()
-        self._session = self._index.s
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._session.close()
-
-    def chunks(self, pinned: Pinned, advance: Callable[[int], None]) -> Iterator[bytes]:
-        """Bytes that the locator leads to, in chunks.
-
-        Raises UnreachableError where there are none, WrongBytesError where it is known beforehand that they are not
-        the pinned ones, and requests.RequestException for trouble on the way.
-        """
-        match pinned.locator:
-            case LocalFile(path=path):
-                return self._local(path, advance)
-            case LocalFolder(path=path):
-                return reproducible_tar.folder_chunks(self._root / path, advance)
-            case GitCommit(repository=repository, commit=commit) as locator:
-                place = repository if repository.startswith("https://") else str(self._root / repository)
-                return reproducible_tar.commit_chunks(place, commit, locator.name, advance)
-            case HttpsFile(url=url):
-                return self._download(url, advance)
-            case HubFile(dataset=dataset, revision=revision, path=path):
-                return self._download(f"{_hub()}/datasets/{dataset}/resolve/{revision}/{path}", advance, _hub_token())
-            case PackageIndexFile(project=project, filename=filename):
-                return self._download(self._package_url(project, filename, pinned), advance)
-
-    def _local(self, path: str, advance: Callable[[int], None]) -> Iterator[bytes]:
-        if not (self._root / path).is_file():
-            raise UnreachableError(f"there is no file {path} below the project root")
-        return read_chunks(self._root / path, advance)
-
-    def _package_url(self, project: str, filename: str, pinned: Pinned) -> str:
-        try:
-            page = self._index.get_project_page(project, timeout=TIMEOUT)
-        except NoSuchProjectError as error:
-            raise UnreachableError(f"the package index has no project {project!r}") from error
-        except (UnsupportedRepoVersionError, UnsupportedContentTypeError, ValueError) as error:
-            raise UnreachableError(f"the package index answers in a way that is not understood ({error})") from error
-        for package in page.packages:
-            if package.filename == filename:
-                listed = package.digests.get("sha256", pinned.sha256)
-                if listed != pinned.sha256:
-                    raise WrongBytesError(f"the package index lists it with sha256 {listed}")
-                return str(package.url)
-        raise UnreachableError(f"project {project!r} of the package index has no file {filename!r}")
-
-    def _download(
-        self, url: str, advance: Callable[[int], None], headers: Mapping[str, str] = MappingProxyType({})
-    ) -> Iterator[bytes]:
-        asked = {"Accept-Encoding": "identity", **headers}
-        with self._session.get(url, stream=True, timeout=TIMEOUT, headers=asked) as response:
-            response.raise_for_status()
-            try:
-                # Raw: some servers label a .tar.gz as an encoding of a .tar, and it would be unpacked on the way.
-                for chunk in response.raw.stream(CHUNK, decode_content=False):
-                    yield chunk
-                    advance(len(chunk))
-            except urllib3.exceptions.HTTPError as error:
-                raise requests.ConnectionError(str(error)) from error
+    return [store.path(entry.pinned.sha256) for entry in files]
 
 
 def _hint(pinned: Pinned, status: int) -> str:
@@ -151,19 +69,8 @@ def _hint(pinned: Pinned, status: int) -> str:
     return ", because its terms must be accepted on its page and HF_TOKEN must hold your token" if gated else ""
 
 
-def _hub() -> str:
-    """Where the Hugging Face hub is: HF_ENDPOINT names a mirror of it, as for the hub's own client."""
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-
-
-def _hub_token() -> dict[str, str]:
-    """For datasets whose terms one must accept: the token of HF_TOKEN. A redirect to another host does not get it."""
-    token = os.environ.get("HF_TOKEN")
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
 def _obtain(
-    entry: Wanted, store: Store, mirrors: Mirrors, origin: Origin, advance: Callable[[int], None]
+    entry: PinnedFile, store: Store, mirrors: Mirrors, origin: Origin, advance: Callable[[int], None]
 ) -> Path | str:
     """The file in the store, or the line that says why it cannot be had."""
     pinned = entry.pinned
@@ -171,8 +78,8 @@ def _obtain(
         advance(stored.stat().st_size)
         return stored
     try:
-        if (found := mirrors.find(pinned.sha256, pinned.filename, pinned.size)) is not None:
-            return store.add(pinned.sha256, read_chunks(found, advance))
+        if (mirrored := mirrors.find(pinned.sha256, pinned.filename, pinned.size)) is not None:
+            return store.add(pinned.sha256, read_chunks(mirrored, advance))
         return _attempts(entry, store, origin, advance)
     except WrongBytesError as error:
         trouble = f"{pinned.filename} is not what the spec pins: {error}, expected sha256 {pinned.sha256}"
@@ -184,7 +91,7 @@ def _obtain(
     )
 
 
-def _attempts(entry: Wanted, store: Store, origin: Origin, advance: Callable[[int], None]) -> Path:
+def _attempts(entry: PinnedFile, store: Store, origin: Origin, advance: Callable[[int], None]) -> Path:
     pinned = entry.pinned
     for attempt in range(1, ATTEMPTS + 1):
         received = 0
@@ -213,27 +120,27 @@ def _attempts(entry: Wanted, store: Store, origin: Origin, advance: Callable[[in
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def write(wanted: Sequence[Wanted], stored: Sequence[Path], out: Path) -> None:
-    """Fill a folder with `<name>/<filename>` for each file, and a ledger of bytes and digests."""
+def write(files: Sequence[PinnedFile], stored: Sequence[Path], out: Path) -> None:
+    """Fill a folder with `<name>/<filename>` for every file, and a ledger of bytes and digests."""
     ledger = stage.Ledger()
-    for entry, path in zip(wanted, stored, strict=True):
+    for entry, path in zip(files, stored, strict=True):
         copy_out(path, out / entry.name / entry.pinned.filename)
         ledger.take(entry.name, path.stat().st_size)
         ledger.keep(entry.name, path.stat().st_size)
-    ledger.state("sha256", {entry.name: entry.pinned.sha256 for entry in wanted})
+    ledger.state("sha256", {entry.name: entry.pinned.sha256 for entry in files})
     out.mkdir(exist_ok=True)
     write_json(out / "ledger.json", ledger.as_json())
 
 
-def from_this_machine(wanted: Sequence[Wanted]) -> list[Path]:
+def from_this_machine(files: Sequence[PinnedFile]) -> list[Path]:
     """`fetch` with the store and the mirrors that this machine's settings name."""
-    for entry in wanted:
+    for entry in files:
         if Path(entry.pinned.filename).name != entry.pinned.filename:
             raise UserError(f"{entry}: {entry.pinned.filename!r} cannot be a file name; correct its locator")
     machine = settings.load_settings()
     mirrors = Mirrors(machine.mirror_folders)
     with Origin(settings.ROOT) as origin:
-        return fetch(wanted, Store(machine.folder("store")), mirrors, origin)
+        return fetch(files, Store(machine.folder("store")), mirrors, origin)
 
 
 @click.command(
@@ -248,18 +155,18 @@ def main(node: str, out: Path, benchmarks_out: Path | None) -> None:
     if node.startswith("benchmarks."):
         benchmark = stage.node(node, Benchmark)
         with stage.measuring("fetch", node) as facts, replacing(out) as temporary:
-            [file] = from_this_machine([Wanted("benchmark", benchmark.name, benchmark.source)])
+            [file] = from_this_machine([PinnedFile("benchmark", benchmark.name, benchmark.source)])
             facts["bytes"] = file.stat().st_size
             copy_out(file, temporary / benchmark.source.filename)
         return
     corpus = stage.node(node, Corpus)
     if benchmarks_out is None:
         raise UserError("a corpus needs --benchmarks-out: the folder for the benchmarks that it is cleaned of")
-    sources = [Wanted("source", source.name, source) for source in corpus.sources]
+    sources = [PinnedFile("source", source.name, source) for source in corpus.sources]
     sources += [
-        Wanted("source", f"{source.name}/contents", source.contents) for source in corpus.sources if source.contents
+        PinnedFile("source", f"{source.name}/contents", source.contents) for source in corpus.sources if source.contents
     ]
-    against = [Wanted("benchmark", each.name, each.source) for each in corpus.decontaminate.against]
+    against = [PinnedFile("benchmark", benchmark.name, benchmark.source) for benchmark in corpus.decontaminate.against]
     with stage.measuring("fetch", node) as facts:
         stored = from_this_machine([*sources, *against])
         facts["bytes"] = sum(path.stat().st_size for path in stored)

@@ -15,19 +15,19 @@ from data_pipeline.documents.documents import (
     GROUP_ROWS,
     Document,
     document_id,
-    language_of,
     render_conversation,
 )
 from data_pipeline.documents.external_sort import Sorter
+from data_pipeline.documents.languages import language_of
 from data_pipeline.documents.licences import stated
 from data_pipeline.sources.archives import Member, members
 from data_pipeline.sources.debugging_tasks import debugging_tasks
 from data_pipeline.sources.docstring_pairs import Pair, docstring_pairs
 from data_pipeline.sources.row_files import ENDINGS, Row, rows
-from data_pipeline.sources.row_layouts import COLUMNS, READERS, Found
-from data_pipeline.sources.source_limit import Choice
+from data_pipeline.sources.row_layouts import COLUMNS, READERS, RowContent
+from data_pipeline.sources.source_limit import SourceLimit
 from data_pipeline.sources.stack_v2 import COLUMNS as BLOB_COLUMNS
-from data_pipeline.sources.stack_v2 import Wanted, joined, wanted
+from data_pipeline.sources.stack_v2 import BlobReference, blob_references, joined
 from specs.common.errors import UserError
 from specs.common.files import replacing, sha256_file, write_json
 from specs.pipeline import stage
@@ -46,22 +46,22 @@ def ingest(source: Source, path: Path, limits: Ingest, ledger: stage.Ledger, scr
     for pinned, file in ((source, path), (source.contents, contents_of(source, path))):
         if pinned is not None and file is not None and not (file.is_file() and sha256_file(file) == pinned.sha256):
             raise UserError(f"source {source.name!r}: {file.name} is not the pinned file; run the fetch stage again")
-    reader, choice = _Reader(source, limits, ledger), Choice(source.limit)
+    reader, limit = _Reader(source, limits, ledger), SourceLimit(source.limit)
     with Sorter(scratch) as sorter:
         try:
             for document in reader.documents(path):
-                if choice.take(document):
+                if limit.take(document):
                     sorter.add(document)
         except UserError as error:
             raise UserError(f"source {source.name!r}: {error}") from error
-        if not choice.seen:
+        if not limit.seen:
             raise UserError(
                 f"source {source.name!r} gives no document: its {reader.seen} members were refused or left out "
                 f"({', '.join(reader.reasons) or 'it is empty'}); check include, exclude, format and ingest.languages"
             )
-        choice.close(ledger, source.name)
+        limit.close(ledger, source.name)
         for document in sorter.documents():
-            if choice.holds(document):
+            if limit.holds(document):
                 ledger.keep(source.name, document.size)
                 yield document
 
@@ -74,9 +74,10 @@ def contents_of(source: Source, path: Path) -> Path | None:
 def _part(corpus: Corpus, sources: Path, source: Source, path: Path) -> dict[str, Any]:
     """Write the documents of a source as parts beside `path`. Answers their number and the source's ledger."""
     ledger = stage.Ledger()
-    found = ingest(source, sources / source.name / source.filename, corpus.ingest, ledger, path.with_suffix(".runs"))
+    file = sources / source.name / source.filename
+    documents = ingest(source, file, corpus.ingest, ledger, path.with_suffix(".runs"))
     count = 0
-    for batch in batches(found, lambda document: document.size, GROUP_BYTES, GROUP_ROWS):
+    for batch in batches(documents, lambda document: document.size, GROUP_BYTES, GROUP_ROWS):
         write_part(_numbered(path, count), batch)
         count += 1
     return {"parts": count, "ledger": ledger.as_json()}
@@ -95,7 +96,7 @@ class _Reader:
         self.reasons: dict[str, None] = {}
 
     def documents(self, path: Path) -> Iterator[Document]:
-        waiting: dict[str, list[Wanted]] = {}
+        waiting: dict[str, list[BlobReference]] = {}
         for member in members(path, self._limits, self._refuse):
             if not _matches(member.path, self._source.include) or _matches(member.path, self._source.exclude):
                 self._refuse("left out by include or exclude", member.path, member.size)
@@ -114,19 +115,19 @@ class _Reader:
                 case form:
                     yield from self._records(member, READERS[form])
         if (contents := contents_of(self._source, path)) is not None:
-            for place, found in joined(waiting, contents, self._limits, self._refuse):
-                if trouble := self._trouble(found.language, found.text):
-                    self._refuse(trouble, place)
+            for address, content in joined(waiting, contents, self._limits, self._refuse):
+                if trouble := self._trouble(content.language, content.text):
+                    self._refuse(trouble, address)
                 else:
-                    yield self._document(place, found.language, found.text, found.licence)
+                    yield self._document(address, content.language, content.text, content.licence)
 
-    def _wait(self, member: Member, waiting: dict[str, list[Wanted]]) -> None:
+    def _wait(self, member: Member, waiting: dict[str, list[BlobReference]]) -> None:
         if not member.path.endswith(ENDINGS):
             self._refuse("neither JSON Lines nor Parquet", member.path, member.size)
             return
         for number, row in rows(member, self._limits, BLOB_COLUMNS):
             place = f"{member.path}#{number}"
-            for entry in [row] if isinstance(row, str) else wanted(place, row):
+            for entry in [row] if isinstance(row, str) else blob_references(place, row):
                 if isinstance(entry, str):
                     self._refuse(entry, place)
                 elif entry[1].language not in self._limits.languages:
@@ -142,18 +143,18 @@ class _Reader:
         elif (text := self._text(member)) is not None:
             yield self._document(member.path, language, text)
 
-    def _records(self, member: Member, read: Callable[[Row], Found | str]) -> Iterator[Document]:
+    def _records(self, member: Member, read: Callable[[Row], RowContent | str]) -> Iterator[Document]:
         if not member.path.endswith(ENDINGS):
             self._refuse("neither JSON Lines nor Parquet", member.path, member.size)
             return
         for number, row in rows(member, self._limits, COLUMNS):
             path = f"{member.path}#{number}"
-            found = row if isinstance(row, str) else read(row)
-            trouble = found if isinstance(found, str) else self._trouble(found.language, found.text)
-            if isinstance(found, str) or trouble:
+            content = row if isinstance(row, str) else read(row)
+            trouble = content if isinstance(content, str) else self._trouble(content.language, content.text)
+            if isinstance(content, str) or trouble:
                 self._refuse(trouble, path)
             else:
-                yield self._document(path, found.language, found.text, found.licence)
+                yield self._document(path, content.language, content.text, content.licence)
 
     def _pairs(self, member: Member, make: Callable[[str], Iterator[Pair] | None]) -> Iterator[Document]:
         if language_of(member.path) != "python":
@@ -265,11 +266,11 @@ def main(node: str, sources: Path, out: Path, engine: engines.Engine) -> None:
         done = finish(engine, folder, "ingest", functools.partial(_part, corpus, sources.resolve()), tasks)
         ledger, written = stage.Ledger(), list[Path]()
         paths = parts(folder, len(tasks))
-        places = {source.name: number for number, source in enumerate(tasks)}
+        numbers = {source.name: number for number, source in enumerate(tasks)}
         for source in corpus.sources:
-            place = places[source.name]
-            ledger.merge(done[place]["ledger"])
-            written += [_numbered(paths[place], number) for number in range(done[place]["parts"])]
+            number = numbers[source.name]
+            ledger.merge(done[number]["ledger"])
+            written += [_numbered(paths[number], part) for part in range(done[number]["parts"])]
         write_shards(engine, temporary, written, [source.name for source in corpus.sources], "ingest: writing")
         write_json(temporary / "ledger.json", ledger.as_json())
 

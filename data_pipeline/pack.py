@@ -59,7 +59,7 @@ def pack(
     """
     encoded = encode(documents, node.loss == "all", tokenizer)
     groups = groupby(encoded, key=lambda document: document.source)
-    sources = ((source, _again(group, node.epochs.get(source, 1.0))) for source, group in groups)
+    sources = ((source, _rereadable(group, node.epochs.get(source, 1.0))) for source, group in groups)
     return pack_encoded(sources, node, tokenizer, out, ledger)
 
 
@@ -151,7 +151,7 @@ def _encode_block(learn_all: bool, folder: Path, block: Block, path: Path) -> li
     # One thread: there are as many blocks at work as workers.
     encoded = list(encode(read_block(block), learn_all, _tokenizer(folder), threads=1))
     write_encoded(path, encoded)
-    return list(Counter(each.source for each in encoded).items())
+    return list(Counter(document.source for document in encoded).items())
 
 
 @functools.lru_cache(maxsize=1)
@@ -209,7 +209,7 @@ def _append(writer: StoreWriter, pieces: Sequence[Piece], capacity: int, counts:
     counts["padding"] += capacity - start
 
 
-def _again(documents: Iterator[Encoded], epochs: float) -> Callable[[], Iterable[Encoded]]:
+def _rereadable(documents: Iterator[Encoded], epochs: float) -> Callable[[], Iterable[Encoded]]:
     kept = documents if epochs.is_integer() else list(documents)
     return lambda: kept
 
@@ -224,16 +224,16 @@ def _sources(
     written: Sequence[Path], counts: Sequence[Sequence[tuple[str, int]]]
 ) -> Iterator[tuple[str, Callable[[], Iterator[Encoded]]]]:
     """Each source, and its documents from the parts that hold some."""
-    places: dict[str, list[Path]] = {}
-    for path, held in zip(written, counts, strict=True):
-        for source, _ in held:
-            places.setdefault(source, []).append(path)
+    paths: dict[str, list[Path]] = {}
+    for path, sources in zip(written, counts, strict=True):
+        for source, _ in sources:
+            paths.setdefault(source, []).append(path)
 
     def read(source: str) -> Iterator[Encoded]:
-        for path in places[source]:
+        for path in paths[source]:
             yield from (document for document in read_encoded(path) if document.source == source)
 
-    return ((source, functools.partial(read, source)) for source in places)
+    return ((source, functools.partial(read, source)) for source in paths)
 
 
 @click.command(
@@ -257,11 +257,11 @@ def main(node: str, documents: Path, tokenizer: Path, out: Path, engine: engines
         resumable("pack", section.model_dump(mode="json"), [documents, tokenizer]) as scratch,
         replacing(out) as temporary,
     ):
-        found = blocks(documents)
+        all_blocks = blocks(documents)
         encode_block = functools.partial(_encode_block, section.loss == "all", tokenizer.resolve())
-        counts = finish(engine, scratch, "pack: encoding", encode_block, found)
-        sources = _sources(parts(scratch, len(found)), counts)
-        total = sum(number for held in counts for _, number in held)
+        counts = finish(engine, scratch, "pack: encoding", encode_block, all_blocks)
+        sources = _sources(parts(scratch, len(all_blocks)), counts)
+        total = sum(number for sources_of_block in counts for _, number in sources_of_block)
         manifest = pack_encoded(sources, section, loaded, temporary, ledger, total)
         facts["rows"] = manifest.rows
         facts["store_bytes"] = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from data_pipeline.fetch import Origin, UnreachableError
 from data_pipeline.fetching.content_store import WrongBytesError
+from data_pipeline.fetching.origin import Origin, UnreachableError
 from data_pipeline.fetching.reproducible_tar import UnreadableError
 from specs.common.errors import UserError
 from specs.common.progress import Progress

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from data_pipeline.documents.documents import DocumentWriter
-from data_pipeline.fetch import Wanted, from_this_machine
+from data_pipeline.fetch import PinnedFile, from_this_machine
 from data_pipeline.fetching.content_store import copy_out
 from data_pipeline.ingest import ingest
 from specs.common.errors import UserError
@@ -74,7 +74,7 @@ def write(out: Path, megabytes: int) -> str:
         with DocumentWriter(temporary, [source.name for source in sources]) as writer:
             for source in sources:
                 path = Path(scratch) / source.filename
-                [stored] = from_this_machine([Wanted("source", source.name, source)])
+                [stored] = from_this_machine([PinnedFile("source", source.name, source)])
                 copy_out(stored, path)
                 read += 1
                 for document in ingest(source, path, Ingest(), stage.Ledger(), Path(scratch) / "runs"):

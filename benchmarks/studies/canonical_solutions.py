@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from data_pipeline.fetch import Wanted, from_this_machine, write
+from data_pipeline.fetch import PinnedFile, from_this_machine, write
 from data_pipeline.problems import read_problems
 from evaluation.protocols.registry import protocol
 from evaluation.sandbox.sandbox import Tier
@@ -35,7 +35,7 @@ def main(times: int, workers: int | None, audit: bool) -> None:
     for name in ("humaneval", "mbpp"):
         benchmark = load_section(ROOT / "specs" / "benchmarks" / f"{name}.yaml", Benchmark)
         way = protocol("completion-v1", benchmark.problem_schema)
-        wanted = [Wanted("benchmark", name, benchmark.source)]
+        wanted = [PinnedFile("benchmark", name, benchmark.source)]
         with tempfile.TemporaryDirectory() as folder:
             write(wanted, from_this_machine(wanted), Path(folder))
             # All of them: the range that the benchmark's score counts is no matter here.

@@ -58,13 +58,13 @@ def write_changed(
     scratch: Path,
 ) -> stage.Ledger:
     """Write what `change` makes of each block of a folder to another folder; answers the ledger of all."""
-    found = blocks(documents)
+    all_blocks = blocks(documents)
     folder = scratch / "parts"
     ledger = stage.Ledger()
-    for told in finish(engine, folder, name, functools.partial(_part, change), found):
-        ledger.merge(told)
+    for counts in finish(engine, folder, name, functools.partial(_part, change), all_blocks):
+        ledger.merge(counts)
     sources = [source.name for source in corpus.sources]
-    write_shards(engine, out, parts(folder, len(found)), sources, f"{name}: writing")
+    write_shards(engine, out, parts(folder, len(all_blocks)), sources, f"{name}: writing")
     return ledger
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,42 +25,6 @@ GROUP_ROWS = 4_096
 GROUP_BYTES = 16 * 2**20
 
 ROLES = ("system", "user", "assistant")
-
-_LANGUAGES = {
-    ".c": "c",
-    ".cc": "cpp",
-    ".cfg": "ini",
-    ".cpp": "cpp",
-    ".cs": "csharp",
-    ".css": "css",
-    ".cxx": "cpp",
-    ".go": "go",
-    ".h": "c",
-    ".hpp": "cpp",
-    ".html": "html",
-    ".ini": "ini",
-    ".ipynb": "notebook",
-    ".java": "java",
-    ".js": "javascript",
-    ".json": "json",
-    ".markdown": "markdown",
-    ".md": "markdown",
-    ".php": "php",
-    ".po": "gettext",
-    ".py": "python",
-    ".pyi": "python",
-    ".pyx": "cython",
-    ".rb": "ruby",
-    ".rs": "rust",
-    ".rst": "restructuredtext",
-    ".sh": "shell",
-    ".sql": "sql",
-    ".toml": "toml",
-    ".ts": "typescript",
-    ".txt": "text",
-    ".yaml": "yaml",
-    ".yml": "yaml",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +74,6 @@ def document_id(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def language_of(path: str) -> str:
-    """Language by file ending; `other` where the ending is not known."""
-    return _LANGUAGES.get(PurePosixPath(path).suffix.lower(), "other")
-
-
 def rank(document: Document, priority: dict[str, int]) -> tuple[int, str, str]:
     """Sort key of the total order: source priority, path, id. `priority` maps a source to its place in the spec."""
     return priority[document.source], document.path, document.id
@@ -122,7 +81,7 @@ def rank(document: Document, priority: dict[str, int]) -> tuple[int, str, str]:
 
 def priorities(sources: Iterable[str]) -> dict[str, int]:
     """Place of each source, by name: the first has priority 0."""
-    return {name: place for place, name in enumerate(sources)}
+    return {name: number for number, name in enumerate(sources)}
 
 
 def is_full(rows: int, size: int, following: int) -> bool:

@@ -104,7 +104,7 @@ class Engine:
         if self.name == "native" and (self.workers == 1 or count == 1):
             # Nothing would be done at the same time: small work does without the engine, as in `map`.
             here = (_exchanged(split, gather, tasks, Buckets(count, number, passes)) for number in range(passes))
-            results = dict(found for each in here for found in each)
+            results = dict(result for results_of_pass in here for result in results_of_pass)
             return [results[bucket] for bucket in sorted(results)]
         daft = self._started()
         shape = daft.DataType.struct({"bucket": daft.DataType.int64(), "data": daft.DataType.binary()})
@@ -209,8 +209,8 @@ def _importable(main: Callable[..., R]) -> Callable[..., R]:
     if main.__module__ != "__main__" or spec is None:
         return main
     command: click.Command = importlib.import_module(spec.name).main
-    found: Callable[..., R] = inspect.unwrap(command.callback)  # type: ignore[arg-type]
-    return found
+    function: Callable[..., R] = inspect.unwrap(command.callback)  # type: ignore[arg-type]
+    return function
 
 
 def _connected(address: str, workers: int) -> tuple[int, int]:

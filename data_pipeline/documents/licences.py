@@ -52,10 +52,12 @@ def normalised(expression: str) -> str:
 
 def joined(names: Sequence[str]) -> str:
     """One expression for several licences found in a repository: all must be met. NOASSERTION where any is unknown."""
-    found = list(dict.fromkeys(normalised(name) for name in names))
-    if not found or UNKNOWN in found:
+    licences = list(dict.fromkeys(normalised(name) for name in names))
+    if not licences or UNKNOWN in licences:
         return UNKNOWN
-    return found[0] if len(found) == 1 else " AND ".join(f"({name})" if " " in name else name for name in found)
+    if len(licences) == 1:
+        return licences[0]
+    return " AND ".join(f"({name})" if " " in name else name for name in licences)
 
 
 @functools.cache

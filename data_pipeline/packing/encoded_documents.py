@@ -36,8 +36,8 @@ class Encoded:
 
 def write_encoded(path: Path, encoded: Sequence[Encoded]) -> None:
     """Write encoded documents to a file, whole or not at all."""
-    values = [[getattr(each, name) for each in encoded] for name in _SCHEMA.names[:-2]]
-    values += [[getattr(each.rendered, name).tobytes() for each in encoded] for name in _SCHEMA.names[-2:]]
+    values = [[getattr(document, name) for document in encoded] for name in _SCHEMA.names[:-2]]
+    values += [[getattr(document.rendered, name).tobytes() for document in encoded] for name in _SCHEMA.names[-2:]]
     with replacing(path) as temporary, pa.ipc.new_file(str(temporary), _SCHEMA, options=LZ4) as writer:
         writer.write_batch(pa.record_batch(values, schema=_SCHEMA))
 

@@ -132,24 +132,24 @@ def _outcomes(programs: list[str]) -> list[str]:
         # Nothing of this process's environment, and one order of sets.
         env={"PATH": "/nowhere", "PYTHONHASHSEED": "0"},
     )
-    found: list[str] = json.loads(done.stdout)
-    return found
+    outcomes: list[str] = json.loads(done.stdout)
+    return outcomes
 
 
 def _imports(tree: ast.Module) -> dict[str, str]:
     """Lines that import pure functions on the top level of a module, by the name that each binds."""
-    found = {}
+    lines = {}
     for node in tree.body:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name in _MODULE_NAMES and alias.asname is None:
-                    found[alias.name] = f"import {alias.name}\n"
+                    lines[alias.name] = f"import {alias.name}\n"
         elif isinstance(node, ast.ImportFrom) and node.module in _MODULE_NAMES and not node.level:
             for alias in node.names:
                 if alias.name in _MODULE_NAMES[node.module]:
                     name = f" as {alias.asname}" if alias.asname else ""
-                    found[alias.asname or alias.name] = f"from {node.module} import {alias.name}{name}\n"
-    return found
+                    lines[alias.asname or alias.name] = f"from {node.module} import {alias.name}{name}\n"
+    return lines
 
 
 def _trouble(function: ast.FunctionDef | ast.AsyncFunctionDef, source: str, imports: dict[str, str]) -> str:
@@ -202,10 +202,10 @@ def _mutants(source: str, seed: str) -> Iterator[str]:
     """The function with one defect each, in an order that follows from the seed; none has the function's tree."""
     tree = ast.parse(source)
     before = dump(tree)
-    found = sorted(set(_edits(tree, source.split("\n"))))
+    edits = sorted(set(_edits(tree, source.split("\n"))))
     rng = random.Random(hashlib.blake2b(seed.encode(), digest_size=8).hexdigest())
     # Only random() is promised to give the same numbers in every Python.
-    for _, (row, start, end, new) in sorted((rng.random(), edit) for edit in found)[:ATTEMPTS]:
+    for _, (row, start, end, new) in sorted((rng.random(), edit) for edit in edits)[:ATTEMPTS]:
         lines = source.split("\n")
         lines[row] = lines[row][:start] + new + lines[row][end:]
         mutant = "\n".join(lines)

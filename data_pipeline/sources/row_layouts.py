@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipeline.documents.documents import ROLES, Message, language_of, render_conversation
+from data_pipeline.documents.documents import ROLES, Message, render_conversation
+from data_pipeline.documents.languages import language_of
 from data_pipeline.documents.licences import joined
 from data_pipeline.sources.row_files import Row
 
 
 @dataclass(frozen=True)
-class Found:
+class RowContent:
     """What a row holds."""
 
     language: str
@@ -41,7 +42,7 @@ _SPEAKERS = {
 _LANGUAGE_NAMES = {"c++": "cpp", "c#": "csharp", "jupyter notebook": "notebook", "plain text": "text"}
 
 
-def conversation(row: Row) -> Found | str:
+def conversation(row: Row) -> RowContent | str:
     """Chat messages, or what is wrong with them.
 
     OpenAI's layout: `messages` of `role` and `content`, where content is text or a list of parts of type text.
@@ -57,20 +58,20 @@ def conversation(row: Row) -> Found | str:
     return _rendered(pairs)
 
 
-def instruction(row: Row) -> Found | str:
+def instruction(row: Row) -> RowContent | str:
     """An instruction and its answer, or what is wrong with them.
 
     Alpaca's layout: `instruction`, `input` (may be empty), `output`. Dolly's: `instruction`, `context`, `response`.
     """
-    asked, answer = row.get("instruction"), row.get("output", row.get("response"))
+    request, answer = row.get("instruction"), row.get("output", row.get("response"))
     context = row.get("input", row.get("context")) or ""
-    if not isinstance(asked, str) or not isinstance(answer, str) or not isinstance(context, str):
+    if not isinstance(request, str) or not isinstance(answer, str) or not isinstance(context, str):
         return "no `instruction` and `output` or `response`"
-    request = f"{asked.strip()}\n\n{context.strip()}" if context.strip() else asked.strip()
-    return _rendered([("user", request), ("assistant", answer.strip())])
+    question = f"{request.strip()}\n\n{context.strip()}" if context.strip() else request.strip()
+    return _rendered([("user", question), ("assistant", answer.strip())])
 
 
-def plain(row: Row) -> Found | str:
+def plain(row: Row) -> RowContent | str:
     """A text under `text` (The Pile) or `content` (The Stack, StarCoder, CodeParrot), or what is wrong with it.
 
     The language comes from the file name that the row states, else from `lang`, `language` or `programming_language`;
@@ -84,10 +85,10 @@ def plain(row: Row) -> Found | str:
     meta = row.get("meta")
     within: Row = meta if isinstance(meta, dict) else {}
     names = (row.get("path"), row.get("max_stars_repo_path"), within.get("file_name"), within.get("path"))
-    return Found(language_from(names, row), text, licence_of(row))
+    return RowContent(language_from(names, row), text, licence_of(row))
 
 
-def function(row: Row) -> Found | str:
+def function(row: Row) -> RowContent | str:
     """A row of CodeSearchNet (Husain et al., 2019): the whole function, docstring included, or what is wrong.
 
     The published files call it `original_string`, the copy on the Hugging Face hub `whole_func_string`.
@@ -95,10 +96,10 @@ def function(row: Row) -> Found | str:
     language, text = row.get("language"), row.get("original_string", row.get("whole_func_string"))
     if not isinstance(language, str) or not isinstance(text, str):
         return "no `original_string` and `language`"
-    return Found(language, text)
+    return RowContent(language, text)
 
 
-READERS: dict[str, Callable[[Row], Found | str]] = {
+READERS: dict[str, Callable[[Row], RowContent | str]] = {
     "conversations": conversation,
     "instructions": instruction,
     "jsonl": plain,
@@ -107,7 +108,7 @@ READERS: dict[str, Callable[[Row], Found | str]] = {
 """How one row becomes a document, by the format of the source."""
 
 
-def _rendered(pairs: list[tuple[str | None, str | None]]) -> Found | str:
+def _rendered(pairs: list[tuple[str | None, str | None]]) -> RowContent | str:
     turns = [Message(role, content) for role, content in pairs if role is not None and content is not None]
     if len(turns) != len(pairs):
         return "message without a known role and text"
@@ -115,7 +116,7 @@ def _rendered(pairs: list[tuple[str | None, str | None]]) -> Found | str:
         return "turns out of order"
     if not all(turn.content.strip() for turn in turns):
         return "empty message"
-    return Found("conversation", render_conversation(turns))
+    return RowContent("conversation", render_conversation(turns))
 
 
 def _said(turn: Row) -> str | None:
@@ -131,7 +132,7 @@ def language_from(names: Iterable[Any], row: Row) -> str:
     if (name := next((name for name in names if isinstance(name, str) and name), None)) is not None:
         return language_of(name)
     stated = (row.get(key) for key in ("lang", "language", "programming_language"))
-    language = next((each.lower() for each in stated if isinstance(each, str) and each), "text")
+    language = next((name.lower() for name in stated if isinstance(name, str) and name), "text")
     return _LANGUAGE_NAMES.get(language, language)
 
 

@@ -4,7 +4,7 @@ from data_pipeline.documents.documents import Document
 from specs.pipeline import stage
 
 
-class Choice:
+class SourceLimit:
     """The documents of least content hash, as many as the limit of a source says, whatever order they come in."""
 
     def __init__(self, limit: int | None) -> None:

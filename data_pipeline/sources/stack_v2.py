@@ -18,7 +18,7 @@ from typing import Any
 
 from data_pipeline.sources.archives import Member, members
 from data_pipeline.sources.row_files import ENDINGS, Row, rows
-from data_pipeline.sources.row_layouts import Found, language_from, licence_of
+from data_pipeline.sources.row_layouts import RowContent, language_from, licence_of
 from specs.schema.data import Ingest
 
 COLUMNS = ("blob_id", "path", "language", "src_encoding", "detected_licenses", "files")
@@ -32,7 +32,7 @@ Refuse = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BlobReference:
     """What a row says of a file."""
 
     place: str
@@ -42,7 +42,7 @@ class Wanted:
     encoding: str
 
 
-def wanted(place: str, row: Row) -> Iterator[tuple[str, Wanted] | str]:
+def blob_references(place: str, row: Row) -> Iterator[tuple[str, BlobReference] | str]:
     """Id of each file that a row names and what the row says of it, or what is wrong with it."""
     files = row.get("files")
     entries: list[tuple[str, Any]] = [(place, row)]
@@ -54,37 +54,37 @@ def wanted(place: str, row: Row) -> Iterator[tuple[str, Wanted] | str]:
             yield "no `blob_id`"
             continue
         encoding = file.get("src_encoding")
-        said = Wanted(
+        reference = BlobReference(
             where,
             language_from((file.get("path"),), file),
             licence_of(file),
             encoding if isinstance(encoding, str) and encoding else "UTF-8",
         )
-        yield blob, said
+        yield blob, reference
 
 
 def joined(
-    waiting: dict[str, list[Wanted]], contents: Path, limits: Ingest, refuse: Refuse
-) -> Iterator[tuple[str, Found]]:
+    waiting: dict[str, list[BlobReference]], contents: Path, limits: Ingest, refuse: Refuse
+) -> Iterator[tuple[str, RowContent]]:
     """Path and content of each file that is waited for, in the order of the contents; the others are refused.
 
     `waiting` holds what rows say of each file, by its id, and is emptied. Contents that nobody waits for are refused
     too. Raises UserError where the contents are damaged or too large.
     """
     for blob, content in _contents(contents, waiting, limits, refuse):
-        found = waiting.pop(blob, None)
-        if found is None:
+        references = waiting.pop(blob, None)
+        if references is None:
             refuse(UNASKED, f"contents/{blob}")
             continue
-        for each in found:
-            text = _decoded(content, blob, each.encoding) if isinstance(content, bytes) else content.text
+        for reference in references:
+            text = _decoded(content, blob, reference.encoding) if isinstance(content, bytes) else content.text
             if isinstance(text, _Trouble):
-                refuse(text.reason, each.place)
+                refuse(text.reason, reference.place)
             else:
-                yield each.place, Found(each.language, text, each.licence)
+                yield reference.place, RowContent(reference.language, text, reference.licence)
     for left in waiting.values():
-        for each in left:
-            refuse(MISSING, each.place)
+        for reference in left:
+            refuse(MISSING, reference.place)
     waiting.clear()
 
 
@@ -104,7 +104,7 @@ _TOO_LARGE = _Text(_Trouble("larger than max_document_bytes"))
 
 
 def _contents(
-    path: Path, waiting: dict[str, list[Wanted]], limits: Ingest, refuse: Refuse
+    path: Path, waiting: dict[str, list[BlobReference]], limits: Ingest, refuse: Refuse
 ) -> Iterator[tuple[str, bytes | _Text]]:
     for member in members(path, limits, lambda reason, name: refuse(reason, f"contents/{name}")):
         if member.path.endswith(ENDINGS):

@@ -79,11 +79,11 @@ class Order:
         source = np.searchsorted(self._slot_ends, slots, side="right")
         begins = np.concatenate([[0], self._slot_ends[:-1]])
         local = (slots - begins[source]) % self._counts[source]
-        for index, held in enumerate(self._held):
-            if len(held):
+        for index, held_out in enumerate(self._held):
+            if len(held_out):
                 # The k-th row that is not held out comes after every held-out row with at most k others before it.
                 mine = source == index
-                local[mine] += np.searchsorted(held - np.arange(len(held)), local[mine], side="right")
+                local[mine] += np.searchsorted(held_out - np.arange(len(held_out)), local[mine], side="right")
         return np.asarray(self._starts[source] + local, np.int64)
 
     def _hold_out(self, rows: Rows, wanted: int) -> list[Rows]:

@@ -199,11 +199,11 @@ class StoreWriter:
 
     def append(self, row: Rows, origins: Sequence[Origin]) -> None:
         """Add one row, each array `[L+1]` or `[1, L+1]`, and what it is made of."""
-        place = self.rows % SHARD_ROWS
+        row_of_shard = self.rows % SHARD_ROWS
         for name, shard in self._shard.items():
-            shard[place] = getattr(row, name)
+            shard[row_of_shard] = getattr(row, name)
         self.rows += 1
-        if place + 1 == SHARD_ROWS:
+        if row_of_shard + 1 == SHARD_ROWS:
             self._write_shard()
         self._origins.extend(origins)
         while len(self._origins) >= PROVENANCE_GROUP:

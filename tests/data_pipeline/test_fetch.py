@@ -10,8 +10,10 @@ import pytest
 from pypi_simple import PyPISimple
 
 from data_pipeline import fetch as stage
-from data_pipeline.fetch import Origin, Wanted, fetch, write
+from data_pipeline.fetch import PinnedFile, fetch, write
+from data_pipeline.fetching import origin as origin_module
 from data_pipeline.fetching.content_store import Mirrors, Store
+from data_pipeline.fetching.origin import Origin
 from data_pipeline.pin import parse_locator, pin
 from specs.common.errors import UserError
 from specs.common.files import tree_digests
@@ -52,7 +54,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as running:
         running.answers, running.asked = {}, []
         endpoint = f"http://127.0.0.1:{running.server_port}/simple/"
-        monkeypatch.setattr(stage, "PyPISimple", functools.partial(PyPISimple, endpoint))
+        monkeypatch.setattr(origin_module, "PyPISimple", functools.partial(PyPISimple, endpoint))
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -67,7 +69,7 @@ def at(server: Server, path: str, sha256: str = SHA, size: int | None = None) ->
 
 
 def obtain(tmp_path: Path, *pinned: Pinned, mirrors: tuple[Path, ...] = ()) -> list[Path]:
-    wanted = [Wanted("source", f"s{number}", each) for number, each in enumerate(pinned)]
+    wanted = [PinnedFile("source", f"s{number}", each) for number, each in enumerate(pinned)]
     with Origin(tmp_path) as origin:
         return fetch(wanted, Store(tmp_path / "store"), Mirrors(mirrors), origin)
 
@@ -222,7 +224,7 @@ def test_the_folder_written_is_a_function_of_the_spec(tmp_path: Path) -> None:
     pinned = Pinned(locator=LocalFile(kind="file", path="data.jsonl"), sha256=SHA)
     paths = obtain(tmp_path, pinned)
     for out in ("one", "two"):
-        write([Wanted("source", "s", pinned)], paths, tmp_path / out)
+        write([PinnedFile("source", "s", pinned)], paths, tmp_path / out)
     assert tree_digests(tmp_path / "one") == tree_digests(tmp_path / "two")
     assert (tmp_path / "one" / "s" / "data.jsonl").read_bytes() == DATA
     ledger = json.loads((tmp_path / "one" / "ledger.json").read_text("utf-8"))
@@ -231,4 +233,4 @@ def test_the_folder_written_is_a_function_of_the_spec(tmp_path: Path) -> None:
 
 def test_a_file_name_cannot_leave_its_folder() -> None:
     with pytest.raises(UserError, match="cannot be a file name"):
-        stage.from_this_machine([Wanted("source", "s", index("a", "../../x.tar.gz"))])
+        stage.from_this_machine([PinnedFile("source", "s", index("a", "../../x.tar.gz"))])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from data_pipeline.fetch import Wanted, from_this_machine, write
+from data_pipeline.fetch import PinnedFile, from_this_machine, write
 from data_pipeline.filter import keep
 from data_pipeline.ingest import ingest
 from data_pipeline.pin import parse_locator, pin
@@ -35,7 +35,8 @@ def test_ten_lines_of_yaml_bring_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
     corpus = Corpus.model_validate(values)
     [source] = corpus.sources
     assert source.locator == pinned.locator
-    write([Wanted("source", source.name, source)], from_this_machine([Wanted("source", source.name, source)]), tmp_path)
+    files = [PinnedFile("source", source.name, source)]
+    write(files, from_this_machine(files), tmp_path)
     found = list(ingest(source, tmp_path / source.name / source.filename, corpus.ingest, Ledger(), tmp_path / "runs"))
     kept = list(keep(found, corpus.filter, Ledger()))
     assert [(each.path, each.licence) for each in kept] == [

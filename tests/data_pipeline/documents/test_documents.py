@@ -14,7 +14,6 @@ from data_pipeline.documents.documents import (
     Message,
     count_documents,
     document_id,
-    language_of,
     parse_conversation,
     plain_text,
     read_documents,
@@ -124,20 +123,6 @@ def test_no_flipped_bit_is_read_as_other_documents(tmp_path: Path) -> None:
 def test_the_id_is_the_hash_of_the_text() -> None:
     assert document_id("é\n") == hashlib.blake2b("é\n".encode(), digest_size=16).hexdigest()
     assert document_id("") == "cae66941d9efbd404e4d88758ea67670"
-
-
-@pytest.mark.parametrize(
-    ("path", "language"),
-    [
-        ("a/b.py", "python"),
-        ("A.RST", "restructuredtext"),
-        ("x.md", "markdown"),
-        ("LICENSE", "other"),
-        ("a.bin", "other"),
-    ],
-)
-def test_language_follows_the_file_ending(path: str, language: str) -> None:
-    assert language_of(path) == language
 
 
 @given(st.lists(st.builds(Message, st.sampled_from(ROLES), TEXT), min_size=1))

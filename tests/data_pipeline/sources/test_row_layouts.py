@@ -2,14 +2,14 @@ import json
 
 import pytest
 
-from data_pipeline.sources.row_layouts import Found, conversation, function, instruction, plain
+from data_pipeline.sources.row_layouts import RowContent, conversation, function, instruction, plain
 
 USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 SYSTEM = {"role": "system", "content": "s"}
 
 
-def turns_of(found: Found | str) -> list[tuple[str, str]]:
-    assert isinstance(found, Found), found
+def turns_of(found: RowContent | str) -> list[tuple[str, str]]:
+    assert isinstance(found, RowContent), found
     assert found.language == "conversation"
     return [(turn["role"], turn["content"]) for turn in map(json.loads, found.text.splitlines())]
 
@@ -78,7 +78,7 @@ def test_instructions_of_alpaca_and_dolly() -> None:
     ],
 )
 def test_language_and_licence_come_from_the_row(record: dict[str, object], found: tuple[str, str, str | None]) -> None:
-    assert plain(record) == Found(*found)
+    assert plain(record) == RowContent(*found)
 
 
 def test_a_row_without_text_has_a_reason() -> None:
@@ -86,6 +86,6 @@ def test_a_row_without_text_has_a_reason() -> None:
 
 
 def test_functions_of_codesearchnet() -> None:
-    assert function({"language": "go", "original_string": "func", "code": "c"}) == Found("go", "func")
-    assert function({"language": "go", "whole_func_string": "func"}) == Found("go", "func")
+    assert function({"language": "go", "original_string": "func", "code": "c"}) == RowContent("go", "func")
+    assert function({"language": "go", "whole_func_string": "func"}) == RowContent("go", "func")
     assert function({"language": "go"}) == "no `original_string` and `language`"
