@@ -60,11 +60,11 @@ def read_problems(path: Path, schema: Schema) -> list[Problem]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        place = f"{path.name}:{number}"
-        problem = _problem(line, place, schema)
+        location = f"{path.name}:{number}"
+        problem = _problem(line, location, schema)
         if problem.task_id in first_line:
             raise UserError(
-                f"{place}: task_id {problem.task_id!r} is already on line {first_line[problem.task_id]}; remove one"
+                f"{location}: task_id {problem.task_id!r} is already on line {first_line[problem.task_id]}; remove one"
             )
         first_line[problem.task_id] = number
         problems.append(problem)
@@ -102,59 +102,59 @@ def _entries(text: str, name: str) -> list[str]:
     return [json.dumps(entry) for entry in entries]
 
 
-def _problem(line: str, place: str, schema: Schema) -> Problem:
+def _problem(line: str, location: str, schema: Schema) -> Problem:
     try:
         record = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{place}: not valid JSON ({error}); fetch the benchmark again") from error
+        raise UserError(f"{location}: not valid JSON ({error}); fetch the benchmark again") from error
     if not isinstance(record, dict):
-        raise UserError(f"{place}: a problem must be a JSON object, not {type(record).__name__}")
-    problem = SCHEMAS[schema](record, place)
+        raise UserError(f"{location}: a problem must be a JSON object, not {type(record).__name__}")
+    problem = SCHEMAS[schema](record, location)
     if all(not line.strip() or line.lstrip().startswith("#") for line in problem.tests.split("\n")):
-        raise UserError(f"{place}: problem {problem.task_id} has no tests, so any answer would pass; remove it")
+        raise UserError(f"{location}: problem {problem.task_id} has no tests, so any answer would pass; remove it")
     if problem.entry_point and "def check(" not in problem.tests:
         raise UserError(
-            f"{place}: the tests of {problem.task_id} define no check(candidate); correct them or remove it"
+            f"{location}: the tests of {problem.task_id} define no check(candidate); correct them or remove it"
         )
     return problem
 
 
-def _humaneval(record: Record, place: str) -> Problem:
-    task_id = _string(record, "task_id", place)
+def _humaneval(record: Record, location: str) -> Problem:
+    task_id = _string(record, "task_id", location)
     digits = task_id.rsplit("/", 1)[-1]
     if not (digits.isascii() and digits.isdigit()):
-        raise UserError(f"{place}: task_id {task_id!r} does not end in a number such as HumanEval/7")
-    _refuse_inputs(record, place)
-    tests = _string(record, "test", place)
+        raise UserError(f"{location}: task_id {task_id!r} does not end in a number such as HumanEval/7")
+    _refuse_inputs(record, location)
+    tests = _string(record, "test", location)
     return Problem(
         task_id=task_id,
         number=int(digits),
-        prompt=_string(record, "prompt", place),
-        solution=_string(record, "canonical_solution", place),
+        prompt=_string(record, "prompt", location),
+        solution=_string(record, "canonical_solution", location),
         tests=tests,
-        entry_point=_string(record, "entry_point", place),
+        entry_point=_string(record, "entry_point", location),
         setup=NUMPY if _NUMPY.search(tests) else "",
     )
 
 
-def _mbpp(record: Record, place: str) -> Problem:
-    _refuse_inputs(record, place)
-    number = _get(record, "task_id", place)
+def _mbpp(record: Record, location: str) -> Problem:
+    _refuse_inputs(record, location)
+    number = _get(record, "task_id", location)
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise UserError(f"{place}: task_id must be a whole number, not {number!r}")
-    tests, imports = _get(record, "test_list", place), record.get("test_imports", [])
+        raise UserError(f"{location}: task_id must be a whole number, not {number!r}")
+    tests, imports = _get(record, "test_list", location), record.get("test_imports", [])
     if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
-        raise UserError(f"{place}: test_list must be a list of one assert statement or more")
+        raise UserError(f"{location}: test_list must be a list of one assert statement or more")
     if not isinstance(imports, list) or not all(isinstance(line, str) for line in imports):
-        raise UserError(f"{place}: test_imports must be a list of import statements")
-    extra = _string(record, "test", place) if "test" in record else ""
-    setup = _string(record, "test_setup_code", place) if "test_setup_code" in record else "\n".join(imports)
+        raise UserError(f"{location}: test_imports must be a list of import statements")
+    extra = _string(record, "test", location) if "test" in record else ""
+    setup = _string(record, "test_setup_code", location) if "test_setup_code" in record else "\n".join(imports)
     return Problem(
         task_id=str(number),
         number=number,
         # The sanitized file, and MBPP+ after it, say prompt where the full one says text.
-        prompt=_string(record, "text" if "text" in record else "prompt", place),
-        solution=_string(record, "code", place),
+        prompt=_string(record, "text" if "text" in record else "prompt", location),
+        solution=_string(record, "code", location),
         # The challenge tests are no part of the score that is usually reported (Austin et al., 2021).
         tests="\n".join(tests),
         entry_point=None,
@@ -163,10 +163,10 @@ def _mbpp(record: Record, place: str) -> Problem:
     )
 
 
-def _refuse_inputs(record: Record, place: str) -> None:
+def _refuse_inputs(record: Record, location: str) -> None:
     if "plus_input" in record and "test" not in record:
         raise UserError(
-            f"{place}: holds inputs (plus_input) and no tests: give the edition of this benchmark that has them as "
+            f"{location}: holds inputs (plus_input) and no tests: give the edition of this benchmark that has them as "
             "code, under `test`"
         )
 
@@ -217,16 +217,16 @@ SCHEMAS: dict[Schema, Callable[[Record, str], Problem]] = {"humaneval": _humanev
 """How a record of each schema is read."""
 
 
-def _get(record: Record, key: str, place: str) -> object:
+def _get(record: Record, key: str, location: str) -> object:
     if key not in record:
-        raise UserError(f"{place}: the problem has no {key!r}; is problem_schema the right one?")
+        raise UserError(f"{location}: the problem has no {key!r}; is problem_schema the right one?")
     return record[key]
 
 
-def _string(record: Record, key: str, place: str) -> str:
-    value = _get(record, key, place)
+def _string(record: Record, key: str, location: str) -> str:
+    value = _get(record, key, location)
     if not isinstance(value, str):
-        raise UserError(f"{place}: {key} must be text, not {type(value).__name__}")
+        raise UserError(f"{location}: {key} must be text, not {type(value).__name__}")
     return value
 
 

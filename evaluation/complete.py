@@ -20,7 +20,8 @@ from evaluation.completions.distributed import Ranks, join
 from evaluation.completions.generator import WEIGHTS, Answerer, Sample, Setting, Tile, encode_prompts, require_match
 from evaluation.completions.journal import Key, read_journal
 from evaluation.completions.process_pool import spread
-from evaluation.protocols.registry import Protocol, protocol
+from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import find_protocol
 from model.sampling import tiles
 from specs.common.errors import UserError
 from specs.common.files import digest_json, replacing, sha256_file, write_json
@@ -40,14 +41,14 @@ _ROUNDS = 4
 
 def plan(prompts: Sequence[tuple[int, ...]], problems: Sequence[Problem], node: EvaluationNode) -> list[Tile]:
     """Deal all samples to tiles. Samples of one problem stay together, so that its prompt is read once or twice."""
-    asked = node.asked
+    request = node.request
     samples = [
         Sample(problem.task_id, sample, prompt)
         for problem, prompt in zip(problems, prompts, strict=True)
-        for sample in range(asked.samples)
+        for sample in range(request.samples)
     ]
     lengths = [len(sample.prompt) for sample in samples]
-    dealt = tiles(lengths, asked.max_new_tokens, node.context_length, _ROUNDS * node.batch_size)
+    dealt = tiles(lengths, request.max_new_tokens, node.context_length, _ROUNDS * node.batch_size)
     return [Tile(capacity, tuple(samples[index] for index in members)) for capacity, members in dealt]
 
 
@@ -101,13 +102,13 @@ def describe(
     shots: Sequence[Problem],
     prompts: Sequence[tuple[int, ...]],
     shortened: Sequence[str],
-    way: Protocol,
+    protocol: Protocol,
     completions: Sequence[Completion],
     setting: Setting,
     tokenizer: Tokenizer,
 ) -> stage.Ledger:
     """What was asked and how, by digest, and how the answers ended."""
-    ledger, name = stage.Ledger(), setting.asked.benchmark.name
+    ledger, name = stage.Ledger(), setting.request.benchmark.name
     for problem in problems:
         ledger.take(name, len(problem.prompt.encode()))
     for completion in completions:
@@ -115,9 +116,9 @@ def describe(
     stops: dict[str, int] = {}
     for completion in completions:
         stops[completion.stop] = stops.get(completion.stop, 0) + 1
-    ledger.state("protocol", {"name": way.name, "schema": way.schema, "stops": list(way.stops)})
+    ledger.state("protocol", {"name": protocol.name, "schema": protocol.schema, "stops": list(protocol.stops)})
     ledger.state("problems_sha256", content_sha256(problems))
-    ledger.state("prompts_sha256", digest_json([way.ask(problem, shots) for problem in problems]))
+    ledger.state("prompts_sha256", digest_json([protocol.ask(problem, shots) for problem in problems]))
     ledger.state("few_shot", [shot.task_id for shot in shots])
     ledger.state("prompt_ids_sha256", digest_json([list(prompt) for prompt in prompts]))
     ledger.state("prompts_shortened", list(shortened))
@@ -143,17 +144,17 @@ def main(node: str, run: Path, tokenizer: Path, benchmark: Path, out: Path, work
     """Ask a trained model every problem of a benchmark, several times each."""
     evaluation = stage.node(node, EvaluationNode)
     trained = stage.node(f"runs.{evaluation.run}", RunNode)
-    asked = evaluation.asked
-    way = protocol(asked.protocol, asked.benchmark.problem_schema)
+    request = evaluation.request
+    protocol = find_protocol(request.protocol, request.benchmark.problem_schema)
     device = device_for(trained)
     encoder = Tokenizer.load(tokenizer)
     require_match(run, encoder, trained.vocab_size)
     if not (run / WEIGHTS).is_file():
         raise UserError(f"{run / WEIGHTS}: there are no weights; run the finetune stage")
-    problems = load_problems(asked.benchmark, benchmark)
-    room = evaluation.context_length - asked.max_new_tokens
-    shots = load_shots(asked.benchmark, benchmark, way.few_shot)
-    prompts, shortened = encode_prompts(problems, way, encoder, room, shots)
+    problems = load_problems(request.benchmark, benchmark)
+    room = evaluation.context_length - request.max_new_tokens
+    shots = load_shots(request.benchmark, benchmark, protocol.few_shot)
+    prompts, shortened = encode_prompts(problems, protocol, encoder, room, shots)
     section = {
         "node": evaluation.model_dump(mode="json", exclude={"batch_size"}),
         "architecture": trained.architecture.model_dump(mode="json"),
@@ -165,7 +166,7 @@ def main(node: str, run: Path, tokenizer: Path, benchmark: Path, out: Path, work
         tokenizer,
         trained.architecture,
         trained.vocab_size,
-        asked,
+        request,
         evaluation.batch_size,
         evaluation.tile,
         evaluation.threads,
@@ -185,23 +186,24 @@ def main(node: str, run: Path, tokenizer: Path, benchmark: Path, out: Path, work
             answered = complete(work, setting, folder, count, ranks)
         except KeyboardInterrupt:
             if ranks.first:
-                kept, all_ = len(read_journal(folder)), sum(len(tile.samples) for tile in work)
-                print(
-                    f"complete: stopped; {kept} of {all_} completions are kept, run the same command to go on",
-                    file=sys.stderr,
-                )
+                _tell_what_is_kept(folder, work)
             sys.exit(STOPPED)
         if not ranks.first:
             return
-        order = {problem.task_id: place for place, problem in enumerate(problems)}
+        order = {problem.task_id: number for number, problem in enumerate(problems)}
         answered.sort(key=lambda completion: (order[completion.task_id], completion.sample))
         with replacing(out) as temporary:
             temporary.mkdir()
             write_completions(temporary / FILE, answered)
-            ledger = describe(problems, shots, prompts, shortened, way, answered, setting, encoder)
+            ledger = describe(problems, shots, prompts, shortened, protocol, answered, setting, encoder)
             write_json(temporary / "ledger.json", ledger.as_json())
         stage.discard(folder)
         facts["tokens"] = sum(completion.tokens for completion in answered)
+
+
+def _tell_what_is_kept(journal: Path, work: Sequence[Tile]) -> None:
+    kept, total = len(read_journal(journal)), sum(len(tile.samples) for tile in work)
+    print(f"complete: stopped; {kept} of {total} completions are kept, run the same command to go on", file=sys.stderr)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,8 @@ import click
 from data_pipeline.problems import Problem
 from evaluation.completions.completions import FILE, Completion, by_problem, load_problems, read_completions
 from evaluation.protocols.program import Program
-from evaluation.protocols.registry import Protocol, protocol
+from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import find_protocol
 from evaluation.sandbox.dialogue import Outcome, Verdict
 from evaluation.sandbox.pool import run_all
 from evaluation.sandbox.sandbox import Tier
@@ -26,7 +27,7 @@ from specs.pipeline import stage
 from specs.pipeline.nodes import EvaluationNode
 from specs.schema.experiment import BenchmarkRun, Limits
 
-Asked = Sequence[tuple[Problem, Completion]]
+Answers = Sequence[tuple[Problem, Completion]]
 VERSION = 1
 """Of the way verdicts are made: those of another version are not taken over."""
 DIGITS = 6
@@ -46,7 +47,7 @@ class Scored:
 
 
 def score(
-    asked: Asked,
+    answers: Answers,
     protocol: Protocol,
     limits: Limits,
     *,
@@ -60,7 +61,7 @@ def score(
     Verdicts that `verdicts` holds are taken from it, and each new one is added to it. Raises UserError where the
     sandbox cannot start.
     """
-    programs = [protocol.program(problem, completion.completion) for problem, completion in asked]
+    programs = [protocol.program(problem, completion.completion) for problem, completion in answers]
     nothing = Outcome("extraction", "the answer holds no program that defines the function asked for")
     known = Verdicts(verdicts)
 
@@ -91,12 +92,12 @@ def empty(problems: Sequence[Problem]) -> list[tuple[Problem, Completion]]:
     return [(problem, Completion(problem.task_id, 0, "", "end", 0)) for problem in problems]
 
 
-def summarise(asked: Asked, scored: Scored, run: BenchmarkRun) -> dict[str, object]:
+def summarise(answers: Answers, scored: Scored, run: BenchmarkRun) -> dict[str, object]:
     """What `scores.json` holds: pass@k with 95% intervals over problems, counts of classes, and how it was measured."""
     passes: dict[str, list[bool]] = {}
-    for (problem, _), outcome in zip(asked, scored.outcomes, strict=True):
+    for (problem, _), outcome in zip(answers, scored.outcomes, strict=True):
         passes.setdefault(problem.task_id, []).append(outcome.verdict == "passed")
-    samples = len(asked) // len(passes)
+    samples = len(answers) // len(passes)
     pass_at, intervals = {}, {}
     for k in sorted(k for k in run.k if k <= samples):
         values = [pass_at_k(samples, sum(verdicts), k) for verdicts in passes.values()]
@@ -118,11 +119,11 @@ def summarise(asked: Asked, scored: Scored, run: BenchmarkRun) -> dict[str, obje
         "sandbox": scored.tier,
     }
     if scored.split is not None:
-        summary["split_checker_disagrees"] = len(disagreements(asked, scored))
+        summary["split_checker_disagrees"] = len(disagreements(answers, scored))
     return summary
 
 
-def disagreements(asked: Asked, scored: Scored) -> list[dict[str, object]]:
+def disagreements(answers: Answers, scored: Scored) -> list[dict[str, object]]:
     """Completions that pass under one of the comparable verdict and the split checker only."""
     assert scored.split is not None
     return [
@@ -133,12 +134,12 @@ def disagreements(asked: Asked, scored: Scored) -> list[dict[str, object]]:
             "split_class": split.verdict,
             "split_message": split.message,
         }
-        for (problem, completion), outcome, split in zip(asked, scored.outcomes, scored.split, strict=True)
+        for (problem, completion), outcome, split in zip(answers, scored.outcomes, scored.split, strict=True)
         if (outcome.verdict == "passed") != (split.verdict == "passed")
     ]
 
 
-def result_lines(asked: Asked, scored: Scored) -> bytes:
+def result_lines(answers: Answers, scored: Scored) -> bytes:
     """What `results.jsonl` holds: task, sample, class and message of each completion."""
     return b"".join(
         canonical_json(
@@ -150,30 +151,30 @@ def result_lines(asked: Asked, scored: Scored) -> bytes:
             }
         )
         + b"\n"
-        for (problem, completion), outcome in zip(asked, scored.outcomes, strict=True)
+        for (problem, completion), outcome in zip(answers, scored.outcomes, strict=True)
     )
 
 
-def write(out: Path, asked: Asked, scored: Scored, run: BenchmarkRun, protocol: Protocol) -> None:
+def write(out: Path, answers: Answers, scored: Scored, run: BenchmarkRun, protocol: Protocol) -> None:
     """Fill a folder with `scores.json`, `results.jsonl` and `ledger.json`."""
     out.mkdir()
-    write_json(out / "scores.json", summarise(asked, scored, run))
-    write_bytes(out / "results.jsonl", result_lines(asked, scored))
+    write_json(out / "scores.json", summarise(answers, scored, run))
+    write_bytes(out / "results.jsonl", result_lines(answers, scored))
     ledger, name = stage.Ledger(), run.benchmark.name
-    for (problem, completion), outcome in zip(asked, scored.outcomes, strict=True):
+    for (problem, completion), outcome in zip(answers, scored.outcomes, strict=True):
         size = len(completion.completion.encode())
         ledger.take(name, size)
         if outcome.verdict == "passed":
             ledger.keep(name, size)
         else:
             ledger.drop(outcome.verdict, f"{problem.task_id} sample {completion.sample}: {outcome.message}")
-    unique = {problem.task_id: problem for problem, _ in asked}.values()
+    unique = {problem.task_id: problem for problem, _ in answers}.values()
     ledger.state("problems_sha256", digest_json([vars(problem) for problem in unique]))
     ledger.state("protocol", {"name": protocol.name, "schema": protocol.schema, "stops": list(protocol.stops)})
     ledger.state("limits", run.limits.model_dump(mode="json"))
     ledger.state("sandbox", {"tier": scored.tier, "interpreter": scored.interpreter})
     if scored.split is not None:
-        ledger.state("split_checker_disagrees", disagreements(asked, scored))
+        ledger.state("split_checker_disagrees", disagreements(answers, scored))
     write_json(out / "ledger.json", ledger.as_json())
 
 
@@ -205,34 +206,34 @@ def main(
 ) -> None:
     """Run every completion against its problem's tests in a sandbox and compute pass@k."""
     evaluation = stage.node(node, EvaluationNode)
-    run = evaluation.asked
-    way = protocol(run.protocol, run.benchmark.problem_schema)
+    run = evaluation.request
+    protocol = find_protocol(run.protocol, run.benchmark.problem_schema)
     if (completions is None) == (source is None):
         raise UserError("give one of --completions DIR, --canonical or --empty")
     problems = load_problems(run.benchmark, benchmark)
     if completions is not None:
-        asked = by_problem(problems, read_completions(completions / FILE), run.samples)
+        answers = by_problem(problems, read_completions(completions / FILE), run.samples)
     else:
-        asked = canonical(problems, way) if source == "canonical" else empty(problems)
+        answers = canonical(problems, protocol) if source == "canonical" else empty(problems)
     used: Tier = "T2" if unsafe_exec else tier
     section = {"limits": run.limits.model_dump(mode="json"), "tier": used, "python": platform.python_version()}
-    inputs = {"problems": digest_json([asdict(p) for p in problems]), "protocol": way.name}
+    inputs = {"problems": digest_json([asdict(p) for p in problems]), "protocol": protocol.name}
     with stage.measuring("score", node) as facts, stage.scratch("score", VERSION, section, inputs) as folder:
         journal = folder / "verdicts.jsonl"
         try:
-            scored = score(asked, way, run.limits, tier=used, audit=audit, workers=workers, verdicts=journal)
+            scored = score(answers, protocol, run.limits, tier=used, audit=audit, workers=workers, verdicts=journal)
         except KeyboardInterrupt:
             known = len(Verdicts(journal))
             click.echo(f"interrupted with {known} verdicts; they are kept, run again to continue", err=True)
             sys.exit(130)
         with replacing(out) as temporary:
-            write(temporary, asked, scored, run, way)
+            write(temporary, answers, scored, run, protocol)
         stage.discard(folder)
-        facts["programs"] = len(asked)
+        facts["programs"] = len(answers)
         passed = sum(outcome.verdict == "passed" for outcome in scored.outcomes)
-    click.echo(f"{passed} of {len(asked)} passed")
+    click.echo(f"{passed} of {len(answers)} passed")
     if scored.split is not None:
-        click.echo(f"the split checker disagrees about {len(disagreements(asked, scored))}: see ledger.json")
+        click.echo(f"the split checker disagrees about {len(disagreements(answers, scored))}: see ledger.json")
 
 
 if __name__ == "__main__":

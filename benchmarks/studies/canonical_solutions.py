@@ -14,7 +14,7 @@ import click
 
 from data_pipeline.fetch import PinnedFile, from_this_machine, write
 from data_pipeline.problems import read_problems
-from evaluation.protocols.registry import protocol
+from evaluation.protocols.registry import find_protocol
 from evaluation.sandbox.sandbox import Tier
 from evaluation.score import canonical, score
 from specs.loading.load import load_section
@@ -34,24 +34,24 @@ def main(times: int, workers: int | None, audit: bool) -> None:
     right = True
     for name in ("humaneval", "mbpp"):
         benchmark = load_section(ROOT / "specs" / "benchmarks" / f"{name}.yaml", Benchmark)
-        way = protocol("completion-v1", benchmark.problem_schema)
+        protocol = find_protocol("completion-v1", benchmark.problem_schema)
         wanted = [PinnedFile("benchmark", name, benchmark.source)]
         with tempfile.TemporaryDirectory() as folder:
             write(wanted, from_this_machine(wanted), Path(folder))
             # All of them: the range that the benchmark's score counts is no matter here.
             problems = read_problems(Path(folder) / name / benchmark.source.filename, benchmark.problem_schema)
-        asked = canonical(problems, way)
+        answers = canonical(problems, protocol)
         seen = set()
         for tier in TIERS:
             for turn in range(times):
                 start, load = time.monotonic(), os.getloadavg()[0]
-                scored = score(asked, way, Limits(), tier=tier, workers=workers, audit=audit and not turn)
+                scored = score(answers, protocol, Limits(), tier=tier, workers=workers, audit=audit and not turn)
                 seconds = time.monotonic() - start
                 passed = sum(outcome.verdict == "passed" for outcome in scored.outcomes)
                 seen.add(tuple(scored.outcomes))
-                print(f"{name} {tier}: {passed} of {len(asked)} in {seconds:.0f} s at load {load:.0f}", flush=True)
-                right &= passed == len(asked)
-                for (problem, _), split in zip(asked, scored.split or (), strict=False):
+                print(f"{name} {tier}: {passed} of {len(answers)} in {seconds:.0f} s at load {load:.0f}", flush=True)
+                right &= passed == len(answers)
+                for (problem, _), split in zip(answers, scored.split or (), strict=False):
                     if split.verdict != "passed":
                         print(f"  split checker: {problem.task_id} {split}", flush=True)
         print(f"{name}: {'the same verdicts' if len(seen) == 1 else 'different verdicts'} every time", flush=True)

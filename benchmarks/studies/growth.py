@@ -214,17 +214,17 @@ def _lock(inputs: Inputs, folder: Path, factor: int) -> tuple[float, Sized]:
 def _score(inputs: Inputs, folder: Path, factor: int) -> tuple[float, Sized]:
     from benchmarks.workloads.inputs import PROBLEMS
     from data_pipeline.problems import read_problems
-    from evaluation.protocols.registry import protocol
+    from evaluation.protocols.registry import find_protocol
     from evaluation.score import canonical, score
     from specs.schema.experiment import Limits
 
-    way = protocol("completion-v1", "mbpp")
+    protocol = find_protocol("completion-v1", "mbpp")
     asked = [
         (problem, dataclasses.replace(answer, completion=f"{answer.completion}\n# {copy}\n"))
         for copy in range(factor)
-        for problem, answer in canonical(read_problems(PROBLEMS, "mbpp")[:20], way)
+        for problem, answer in canonical(read_problems(PROBLEMS, "mbpp")[:20], protocol)
     ]
-    return len(asked), lambda: score(asked, way, Limits())
+    return len(asked), lambda: score(asked, protocol, Limits())
 
 
 def _size(documents: list[Document]) -> float:

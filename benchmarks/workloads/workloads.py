@@ -198,17 +198,17 @@ def sampling(inputs: Inputs, folder: Path) -> Iterator[Work]:
 def scoring(inputs: Inputs, folder: Path) -> Iterator[Work]:
     """The shipped problems, each as two different programs, to verdicts in the sandbox."""
     from data_pipeline.problems import read_problems
-    from evaluation.protocols.registry import protocol
+    from evaluation.protocols.registry import find_protocol
     from evaluation.score import canonical, score
     from specs.schema.experiment import Limits
 
-    way = protocol("completion-v1", "mbpp")
+    protocol = find_protocol("completion-v1", "mbpp")
     asked = [
         (problem, dataclasses.replace(answer, completion=f"{answer.completion}\n# {copy}\n"))
         for copy in range(2)
-        for problem, answer in canonical(read_problems(PROBLEMS, "mbpp"), way)
+        for problem, answer in canonical(read_problems(PROBLEMS, "mbpp"), protocol)
     ]
-    yield Work(lambda: score(asked, way, Limits()), len(asked), "programs")
+    yield Work(lambda: score(asked, protocol, Limits()), len(asked), "programs")
 
 
 @dataclass(frozen=True)

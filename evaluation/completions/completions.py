@@ -41,17 +41,17 @@ def read_completions(path: Path) -> list[Completion]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); run the complete stage") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; run the complete stage again") from error
-    found = []
+    completions = []
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
-            found.append(_completion(json.loads(line)))
+            completions.append(_completion(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path.name}:{number}: not a completion ({error!r}); run the complete stage again"
             ) from error
-    return found
+    return completions
 
 
 def _completion(record: dict[str, object]) -> Completion:
@@ -102,20 +102,20 @@ def load_shots(benchmark: Benchmark, folder: Path, numbers: Sequence[int]) -> li
     """
     if not numbers:
         return []
-    found = {problem.number: problem for problem in _all_problems(benchmark, folder)}
-    if missing := [number for number in numbers if number not in found]:
+    by_number = {problem.number: problem for problem in _all_problems(benchmark, folder)}
+    if missing := [number for number in numbers if number not in by_number]:
         raise UserError(
             f"{benchmark.source.filename}: the protocol shows problem {missing[0]}, which the file does not hold; "
             "give the whole benchmark and choose what is scored by first_id and last_id"
         )
-    return [found[number] for number in numbers]
+    return [by_number[number] for number in numbers]
 
 
 def _all_problems(benchmark: Benchmark, folder: Path) -> list[Problem]:
     path = folder / benchmark.source.filename
-    if path.is_file() and (found := sha256_file(path)) != benchmark.source.sha256:
+    if path.is_file() and (digest := sha256_file(path)) != benchmark.source.sha256:
         raise UserError(
-            f"{path}: its sha256 is {found[:16]}..., the spec pins {benchmark.source.sha256[:16]}...: the file has "
+            f"{path}: its sha256 is {digest[:16]}..., the spec pins {benchmark.source.sha256[:16]}...: the file has "
             "changed since it was fetched; remove it and run the fetch stage, or pin what it is now"
         )
     problems = read_problems(path, benchmark.problem_schema)

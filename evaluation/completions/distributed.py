@@ -30,9 +30,9 @@ class Ranks:
             return make()
         import torch.distributed as dist
 
-        held = [make() if self.first else None]
-        dist.broadcast_object_list(held, src=0)
-        return held[0]  # type: ignore[return-value]
+        made = [make() if self.first else None]
+        dist.broadcast_object_list(made, src=0)
+        return made[0]  # type: ignore[return-value]
 
     def wait(self) -> None:
         """Until every process is here."""

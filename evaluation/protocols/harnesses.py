@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 from data_pipeline.problems import Problem
 from evaluation.protocols.evalplus_sanitize import sanitise
-from evaluation.protocols.registry import Protocol, entry_point, first_test, parse, test_code
+from evaluation.protocols.extraction import parse
+from evaluation.protocols.protocol import Protocol, entry_point, first_test, suite_code
 
 _CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """Chen et al. (2021), section 3.1."""
@@ -48,7 +49,7 @@ def _austin(problem: Problem) -> str:
 
 
 def _first_three(problem: Problem) -> str:
-    return test_code(problem, "\n".join(problem.tests.split("\n")[:3]))
+    return suite_code(problem, "\n".join(problem.tests.split("\n")[:3]))
 
 
 def _code(problem: Problem) -> str:
@@ -71,19 +72,19 @@ _RESPONSE = (
 )
 
 
-def _sanitised(asked: Callable[[Problem], str] | None) -> Callable[[Problem, str], str | None]:
+def _sanitised(prompt: Callable[[Problem], str] | None) -> Callable[[Problem, str], str | None]:
     """The program in an answer, after the prompt that it continues, if it continues one."""
 
     def candidate(problem: Problem, answer: str) -> str | None:
-        start = asked(problem) if asked else ""
+        start = prompt(problem) if prompt else ""
         # evalplus writes tabs of answers as four spaces.
         return _evalplus_code(problem, start + answer.replace("\t", "    "))
 
     return candidate
 
 
-def _instructed(asked: Callable[[Problem], str]) -> Callable[[Problem], str]:
-    return lambda problem: f"{_INSTRUCTION}\n```\n{asked(problem).strip()}\n```\n"
+def _instructed(prompt: Callable[[Problem], str]) -> Callable[[Problem], str]:
+    return lambda problem: f"{_INSTRUCTION}\n```\n{prompt(problem).strip()}\n```\n"
 
 
 def _evalplus_code(problem: Problem, text: str) -> str | None:

@@ -150,10 +150,10 @@ def _ruleset(version: int, readable: list[str], writable: list[str]) -> int:
     ruleset = _check(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
     for paths, granted in ((readable, _READ_FILE | _READ_FOLDER), (writable, rights)):
         for path in paths:
-            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
             here = granted if Path(path).is_dir() else granted & _FILE_RIGHTS & rights
-            _check(_libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("<Qi", here, place), 0))
-            os.close(place)
+            _check(_libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("<Qi", here, descriptor), 0))
+            os.close(descriptor)
     return ruleset
 
 

@@ -28,7 +28,7 @@ for name in modules:
     del sys.modules[name]
 modules["evaluation.sandbox.server"].main()
 """
-_INSIDE = ("confinement", "object_proxy", "server")
+_INSIDE = ("confinement", "value_codec", "object_proxy", "server")
 
 
 def server(control: int, plan: Mapping[str, object]) -> list[str]:
@@ -127,5 +127,5 @@ def python_paths() -> list[str]:
 def packages() -> list[str]:
     """Folders of installed packages below the bound paths: hidden, as they are no part of the language."""
     base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
-    found = (sysconfig.get_path(name, vars=base) for name in ("purelib", "platlib"))
-    return [path for path in dict.fromkeys(found) if Path(path).is_dir()]
+    folders = (sysconfig.get_path(name, vars=base) for name in ("purelib", "platlib"))
+    return [path for path in dict.fromkeys(folders) if Path(path).is_dir()]

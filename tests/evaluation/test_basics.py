@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.problems import Problem, read_problems
-from evaluation.protocols.registry import PROTOCOLS, Protocol
+from evaluation.protocols.own import OWN
+from evaluation.protocols.protocol import Protocol
 from evaluation.sandbox.sandbox import Outcome
 from evaluation.score import canonical, empty, score
 from specs.common.files import sha256_file
@@ -28,11 +29,11 @@ def at_hand(digest: str) -> Iterator[Path]:
                 yield path
 
 
-def surprises(way: Protocol, problems: list[Problem]) -> list[tuple[str, Outcome]]:
+def surprises(protocol: Protocol, problems: list[Problem]) -> list[tuple[str, Outcome]]:
     """Canonical answers that fail, and empty ones that pass."""
     found = []
-    for asked, passes in ((canonical(problems, way), True), (empty(problems), False)):
-        outcomes = score(asked, way, Limits()).outcomes
+    for asked, passes in ((canonical(problems, protocol), True), (empty(problems), False)):
+        outcomes = score(asked, protocol, Limits()).outcomes
         assert len(outcomes) == len(problems)
         for (problem, _), outcome in zip(asked, outcomes, strict=True):
             if (outcome.verdict == "passed") != passes:
@@ -40,9 +41,11 @@ def surprises(way: Protocol, problems: list[Problem]) -> list[tuple[str, Outcome
     return found
 
 
-@pytest.mark.parametrize("way", [way for way in PROTOCOLS if way.schema == "mbpp"], ids=lambda way: way.name)
-def test_every_canonical_answer_of_basics_passes_and_no_empty_one(way: Protocol, basics: list[Problem]) -> None:
-    assert surprises(way, basics) == []
+@pytest.mark.parametrize(
+    "protocol", [protocol for protocol in OWN if protocol.schema == "mbpp"], ids=lambda protocol: protocol.name
+)
+def test_every_canonical_answer_of_basics_passes_and_no_empty_one(protocol: Protocol, basics: list[Problem]) -> None:
+    assert surprises(protocol, basics) == []
 
 
 @pytest.mark.parametrize("digest, schema, count", [(HUMANEVAL, "humaneval", 164), (MBPP, "mbpp", 974)])
@@ -52,9 +55,9 @@ def test_every_canonical_answer_of_the_pinned_benchmarks_passes(digest: str, sch
         pytest.skip("the file is in no folder of TWICE_MIRRORS")
     problems = read_problems(path, schema)  # type: ignore[arg-type]
     assert len(problems) == count
-    for way in PROTOCOLS:
-        if way.schema == schema:
-            assert surprises(way, problems) == []
+    for protocol in OWN:
+        if protocol.schema == schema:
+            assert surprises(protocol, problems) == []
 
 
 def test_basics_holds_enough_problems_of_the_schema() -> None:

@@ -29,7 +29,7 @@ from evaluation.completions.distributed import Ranks
 from evaluation.completions.generator import Answerer, Setting, encode_prompts, require_match
 from evaluation.completions.journal import Journal, read_journal
 from evaluation.completions.process_pool import spread
-from evaluation.protocols.registry import protocol
+from evaluation.protocols.registry import find_protocol
 from model.decoder.transformer import Transformer
 from model.sampling import load_for_sampling
 from specs.common.errors import UserError
@@ -54,9 +54,16 @@ BENCHMARK = data.Benchmark.model_validate(
         "last_id": 6,
     }
 )
-ASKED = BenchmarkRun(benchmark=BENCHMARK, samples=3, max_new_tokens=20, k=(1,))
+REQUEST = BenchmarkRun(benchmark=BENCHMARK, samples=3, max_new_tokens=20, k=(1,))
 NODE = EvaluationNode(
-    run="tiny", tokenizer="tiny", benchmark="basics", context_length=192, batch_size=2, tile=16, threads=1, asked=ASKED
+    run="tiny",
+    tokenizer="tiny",
+    benchmark="basics",
+    context_length=192,
+    batch_size=2,
+    tile=16,
+    threads=1,
+    request=REQUEST,
 )
 
 
@@ -83,12 +90,12 @@ def tokenizer(trained: Path) -> Tokenizer:
 
 @pytest.fixture
 def setting(trained: Path) -> Setting:
-    return Setting(trained, trained, ARCHITECTURE, VOCABULARY, ASKED, 2, 16, 1, "cpu", "fp32")
+    return Setting(trained, trained, ARCHITECTURE, VOCABULARY, REQUEST, 2, 16, 1, "cpu", "fp32")
 
 
 @pytest.fixture
 def prompts(basics: list[Problem], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
-    return encode_prompts(basics[:6], protocol("completion-v1", "mbpp"), tokenizer, 172)[0]
+    return encode_prompts(basics[:6], find_protocol("completion-v1", "mbpp"), tokenizer, 172)[0]
 
 
 def digest(completions: Sequence[Completion]) -> str:
@@ -192,9 +199,9 @@ def test_a_completion_ends_before_its_stop(
 
 def test_a_long_prompt_keeps_its_end(basics: list[Problem], tokenizer: Tokenizer) -> None:
     for name, head in (("completion-v1", 0), ("chat-v1", 1)):
-        way = protocol(name, "mbpp")
-        whole, none = encode_prompts(basics, way, tokenizer, 10_000)
-        short, cut = encode_prompts(basics, way, tokenizer, 30)
+        protocol = find_protocol(name, "mbpp")
+        whole, none = encode_prompts(basics, protocol, tokenizer, 10_000)
+        short, cut = encode_prompts(basics, protocol, tokenizer, 30)
         assert none == []
         assert cut == [p.task_id for p, ids in zip(basics, whole, strict=True) if len(ids) > 30]
         assert cut
@@ -205,14 +212,14 @@ def test_a_long_prompt_keeps_its_end(basics: list[Problem], tokenizer: Tokenizer
 
 
 def test_a_chat_prompt_is_a_user_turn(basics: list[Problem], tokenizer: Tokenizer) -> None:
-    ids = encode_prompts(basics[:1], protocol("chat-v1", "mbpp"), tokenizer, 10_000)[0][0]
+    ids = encode_prompts(basics[:1], find_protocol("chat-v1", "mbpp"), tokenizer, 10_000)[0][0]
     assert (ids[0], ids[-2], ids[-1]) == (Special.USER, Special.END, Special.ASSISTANT)
 
 
 def test_an_empty_prompt_is_refused(tokenizer: Tokenizer) -> None:
     nothing = Problem("HumanEval/0", 0, " \n", "", "", "f", "")
     with pytest.raises(UserError, match="HumanEval/0: its prompt is empty"):
-        encode_prompts([nothing], protocol("completion-v1", "humaneval"), tokenizer, 10)
+        encode_prompts([nothing], find_protocol("completion-v1", "humaneval"), tokenizer, 10)
 
 
 def test_the_tokenizer_must_be_the_model_s(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from evaluation.completions.completions import (
     write_completions,
 )
 from evaluation.protocols.program import Program
-from evaluation.protocols.registry import entry_point, protocol
+from evaluation.protocols.protocol import entry_point
+from evaluation.protocols.registry import find_protocol
 from evaluation.sandbox.dialogue import Outcome
 from evaluation.sandbox.pool import run_all
 from evaluation.score import Scored, canonical, main, score, summarise
@@ -45,16 +46,16 @@ BENCHMARK = data.Benchmark.model_validate(
         "last_id": 8,
     }
 )
-ASKED = BenchmarkRun(benchmark=BENCHMARK, samples=4, max_new_tokens=20, k=(1, 2), protocol="chat-v1")
+REQUEST = BenchmarkRun(benchmark=BENCHMARK, samples=4, max_new_tokens=20, k=(1, 2), protocol="chat-v1")
 NODE = EvaluationNode(
-    run="tiny", tokenizer="tiny", benchmark="basics", context_length=192, batch_size=2, threads=1, asked=ASKED
+    run="tiny", tokenizer="tiny", benchmark="basics", context_length=192, batch_size=2, threads=1, request=REQUEST
 )
-WAY = protocol("chat-v1", "mbpp")
+PROTOCOL = find_protocol("chat-v1", "mbpp")
 
 # What a sample says, by the number of the sample: right, right in other words, wrong, and no program at all.
 SAID: tuple[Callable[[Problem], str], ...] = (
-    WAY.canonical,
-    lambda problem: f"Here it is.\n{WAY.canonical(problem)}\nIt works.",
+    PROTOCOL.canonical,
+    lambda problem: f"Here it is.\n{PROTOCOL.canonical(problem)}\nIt works.",
     lambda problem: f"```python\n{problem.solution.replace('return', 'return None #')}```",
     lambda problem: "I do not know.",
 )
@@ -70,12 +71,12 @@ def answers(basics: list[Problem]) -> list[tuple[Problem, Completion]]:
 
 
 def test_verdicts_and_scores(answers: list[tuple[Problem, Completion]]) -> None:
-    scored = score(answers, WAY, ASKED.limits)
+    scored = score(answers, PROTOCOL, REQUEST.limits)
     by_sample = [[outcome.verdict for outcome in scored.outcomes[sample::4]] for sample in range(4)]
     assert by_sample[0] == by_sample[1] == ["passed"] * 8
     assert set(by_sample[2]) <= {"wrong", "crashed"}
     assert by_sample[3] == ["extraction"] * 8
-    summary = summarise(answers, scored, ASKED)
+    summary = summarise(answers, scored, REQUEST)
     # Two of four pass: one of one with 1/2, one of two with 1 - 1/6.
     assert summary["pass_at"] == {"1": 0.5, "2": round(5 / 6, 6)}
     assert summary["interval"] == {"1": {"low": 0.5, "high": 0.5}, "2": {"low": 0.833333, "high": 0.833333}}
@@ -85,8 +86,8 @@ def test_verdicts_and_scores(answers: list[tuple[Problem, Completion]]) -> None:
 
 
 def test_only_k_that_the_samples_allow_are_scored(basics: list[Problem]) -> None:
-    asked = canonical(basics[:3], WAY)
-    summary = summarise(asked, Scored([Outcome("passed")] * 3, "T0"), ASKED)
+    asked = canonical(basics[:3], PROTOCOL)
+    summary = summarise(asked, Scored([Outcome("passed")] * 3, "T0"), REQUEST)
     assert summary["pass_at"] == {"1": 1.0}
 
 
@@ -133,7 +134,7 @@ def test_the_audit_lists_what_was_forged(invoke: Callable[..., Result], basics: 
     said = [
         Completion(problem.task_id, sample, FORGED.format(name=entry_point(problem)), "end", 5)
         if sample == 2
-        else Completion(problem.task_id, sample, WAY.canonical(problem), "end", 5)
+        else Completion(problem.task_id, sample, PROTOCOL.canonical(problem), "end", 5)
         for problem in basics[:8]
         for sample in range(4)
     ]

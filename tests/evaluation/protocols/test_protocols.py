@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.problems import Problem
-from evaluation.protocols import registry
 from evaluation.protocols.evalplus_sanitize import sanitise
+from evaluation.protocols.extraction import extract
 from evaluation.protocols.harnesses import HARNESSES
-from evaluation.protocols.registry import PROTOCOLS, entry_point, extract, first_test, protocol
+from evaluation.protocols.own import OWN
+from evaluation.protocols.protocol import entry_point, first_test, full_suite
+from evaluation.protocols.registry import PROTOCOLS, find_protocol
 from specs.common.errors import UserError
 from specs.common.files import digest_json
 
@@ -31,10 +33,10 @@ MBPP = Problem(
 PROBLEMS = {"humaneval": HUMANEVAL, "mbpp": MBPP}
 
 
-@pytest.mark.parametrize("way", (*PROTOCOLS, *HARNESSES), ids=lambda way: f"{way.name}-{way.schema}")
-def test_the_canonical_answer_gives_the_canonical_program(way: object) -> None:
-    problem = PROBLEMS[way.schema]  # type: ignore[attr-defined]
-    program = way.program(problem, way.canonical(problem))  # type: ignore[attr-defined]
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: f"{protocol.name}-{protocol.schema}")
+def test_the_canonical_answer_gives_the_canonical_program(protocol: object) -> None:
+    problem = PROBLEMS[protocol.schema]  # type: ignore[attr-defined]
+    program = protocol.program(problem, protocol.canonical(problem))  # type: ignore[attr-defined]
     assert program is not None
     namespace: dict[str, object] = {}
     exec(program.candidate + program.tests, namespace)
@@ -43,20 +45,32 @@ def test_the_canonical_answer_gives_the_canonical_program(way: object) -> None:
 def test_versions_do_not_change_under_their_names() -> None:
     """A change here needs a new version: scores are compared by the name."""
     rendered = [
-        [way.name, way.schema, list(way.stops), way.prompt(PROBLEMS[way.schema]), way.canonical(PROBLEMS[way.schema])]
-        for way in PROTOCOLS
+        [
+            protocol.name,
+            protocol.schema,
+            list(protocol.stops),
+            protocol.prompt(PROBLEMS[protocol.schema]),
+            protocol.canonical(PROBLEMS[protocol.schema]),
+        ]
+        for protocol in OWN
     ]
     assert digest_json(rendered) == "c846d9555eab4b2df96082ede478721de984a5733a996d0afbf3e23c3ff1db02"
 
 
 def test_the_protocols_of_harnesses_do_not_change_either() -> None:
     rendered = []
-    for way in HARNESSES:
-        problem = PROBLEMS[way.schema]
-        answers = (way.canonical(problem), "\n\treturn\nx = 1", "def f(:")
-        programs = [way.program(problem, answer) for answer in answers]
+    for protocol in HARNESSES:
+        problem = PROBLEMS[protocol.schema]
+        answers = (protocol.canonical(problem), "\n\treturn\nx = 1", "def f(:")
+        programs = [protocol.program(problem, answer) for answer in answers]
         rendered.append(
-            [way.name, way.schema, list(way.stops), way.ask(problem, [problem] * len(way.few_shot)), way.prefill]
+            [
+                protocol.name,
+                protocol.schema,
+                list(protocol.stops),
+                protocol.ask(problem, [problem] * len(protocol.few_shot)),
+                protocol.prefill,
+            ]
             + [program and [program.candidate, program.tests] for program in programs]
         )
     assert digest_json(rendered) == "1ebff2c592846875729e12ba7b521c1c087c53aa45dcfcc4bfe0ff5c27792866"
@@ -82,20 +96,20 @@ RENDERED = {
 
 @pytest.mark.parametrize("key", RENDERED, ids="-".join)
 def test_prompts_are_those_of_the_harness(key: tuple[str, Literal["humaneval", "mbpp"]]) -> None:
-    assert protocol(*key).ask(PROBLEMS[key[1]]) == RENDERED[key]
+    assert find_protocol(*key).ask(PROBLEMS[key[1]]) == RENDERED[key]
 
 
 def test_few_shot_examples_come_first() -> None:
-    way = protocol("lm-eval-v1", "mbpp")
-    assert way.few_shot == (2, 3, 4)
-    shown = way.ask(MBPP, [MBPP, MBPP])
+    protocol = find_protocol("lm-eval-v1", "mbpp")
+    assert protocol.few_shot == (2, 3, 4)
+    shown = protocol.ask(MBPP, [MBPP, MBPP])
     assert shown.count("[DONE]\n\nYou are") == 2
     assert shown.endswith("[BEGIN]\n")
 
 
 def test_mbpp_plus_prompts_are_taken_as_they_are() -> None:
     plus = replace(MBPP, prompt='"""\nAdd.\nassert add(1, 1) == 2\n"""\n')
-    assert protocol("evalplus-base-v1", "mbpp").ask(plus) == plus.prompt
+    assert find_protocol("evalplus-base-v1", "mbpp").ask(plus) == plus.prompt
 
 
 TEXTS = {
@@ -122,13 +136,13 @@ def test_evalplus_keeps_what_the_function_needs(name: str) -> None:
 
 def test_an_unknown_protocol_is_an_error() -> None:
     with pytest.raises(UserError, match="completion-v1, evalplus-base-v1, evalplus-chat-v1 or lm-eval-v1"):
-        protocol("completion-v9", "mbpp")
+        find_protocol("completion-v9", "mbpp")
 
 
 def test_completion_joins_prompt_and_answer() -> None:
-    way = protocol("completion-v1", "humaneval")
-    assert way.prompt(HUMANEVAL) == HUMANEVAL.prompt.strip()
-    program = way.program(HUMANEVAL, "\n    return 5")
+    protocol = find_protocol("completion-v1", "humaneval")
+    assert protocol.prompt(HUMANEVAL) == HUMANEVAL.prompt.strip()
+    program = protocol.program(HUMANEVAL, "\n    return 5")
     assert program is not None
     assert program.candidate == HUMANEVAL.prompt.strip() + "\n    return 5\n"
     assert program.tests.endswith("check(area)\n")
@@ -137,20 +151,20 @@ def test_completion_joins_prompt_and_answer() -> None:
 def test_mbpp_is_asked_with_its_first_test() -> None:
     many = Problem("8", 8, "Say so.", "", "assert f(1)\nassert f(2)", None, "")
     assert first_test(many) == "assert f(1)"
-    assert protocol("completion-v1", "mbpp").prompt(many) == '"""\nSay so.\nassert f(1)\n"""'
+    assert find_protocol("completion-v1", "mbpp").prompt(many) == '"""\nSay so.\nassert f(1)\n"""'
 
 
 def test_set_up_comes_after_the_candidate_and_before_the_tests() -> None:
     problem = Problem("9", 9, "", "", "assert root", None, "root = Node()")
-    assert registry.tests(problem) == "root = Node()\nassert root\n"
+    assert full_suite(problem) == "root = Node()\nassert root\n"
 
 
 @given(st.text(alphabet='ab\n#@cdefl s`"', max_size=60))
 def test_a_cut_is_the_longest_prefix_without_a_stop(text: str) -> None:
-    way = protocol("completion-v1", "humaneval")
-    kept, stop = way.cut(text)
+    protocol = find_protocol("completion-v1", "humaneval")
+    kept, stop = protocol.cut(text)
     assert text.startswith(kept)
-    assert not any(s in kept for s in way.stops)
+    assert not any(s in kept for s in protocol.stops)
     assert (stop is None) == (kept == text)
     if stop is not None:
         assert text[len(kept) :].startswith(stop)
@@ -182,11 +196,11 @@ def test_extraction_finds_the_function_or_says_that_there_is_none(name: str) -> 
     if code is not None:
         ast.parse(code)
         assert "area" in code
-    assert (protocol("chat-v1", "humaneval").program(HUMANEVAL, answer) is None) != found
+    assert (find_protocol("chat-v1", "humaneval").program(HUMANEVAL, answer) is None) != found
 
 
 def test_a_chat_answer_may_leave_out_what_the_prompt_gave() -> None:
-    program = protocol("chat-v1", "humaneval").program(
+    program = find_protocol("chat-v1", "humaneval").program(
         HUMANEVAL, "```python\ndef area(r):\n    return pi * helper()\n```"
     )
     assert program is not None

@@ -1,0 +1,87 @@
+"""A protocol: one named, versioned way to put a problem, to end an answer, and to run it."""
+
+import ast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from data_pipeline.problems import Problem, Schema
+from evaluation.protocols.extraction import parse
+from evaluation.protocols.program import Program
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How problems of one schema are put, and their answers run."""
+
+    name: str
+    schema: Schema
+    chat: bool
+    """The prompt is a user turn of the chat template; otherwise the model continues it."""
+    stops: tuple[str, ...]
+    """An answer ends before the first of these."""
+    prompt: Callable[[Problem], str]
+    canonical: Callable[[Problem], str]
+    """The answer that gives the benchmark's own solution."""
+    start: Callable[[Problem], str] | None = None
+    """Code that stands before the answer, where the two make up the candidate."""
+    candidate: Callable[[Problem, str], str | None] | None = None
+    """Otherwise: code of the candidate from an answer; none where the answer holds no program (class `extraction`)."""
+    few_shot: tuple[int, ...] = ()
+    """Numbers of the problems whose solutions are shown before the problem itself."""
+    example: Callable[[Problem], str] | None = None
+    """How a problem and its solution are shown."""
+    prefill: str = ""
+    """What the assistant's turn begins with."""
+    suite: Callable[[Problem], str] | None = None
+    """The tests that count, where they are not all."""
+
+    def ask(self, problem: Problem, shots: Sequence[Problem] = ()) -> str:
+        """The prompt, after the examples of the problems `shots`."""
+        examples = [self.example(shot) for shot in shots] if self.example else []
+        return "".join([*examples, self.prompt(problem)])
+
+    def program(self, problem: Problem, answer: str) -> Program | None:
+        """The program that decides about an answer; none where the answer holds no program."""
+        if self.start is not None:
+            candidate: str | None = f"{self.start(problem)}{answer}\n"
+        else:
+            assert self.candidate is not None
+            candidate = self.candidate(problem, answer)
+        return None if candidate is None else Program(candidate, (self.suite or full_suite)(problem))
+
+    def cut(self, text: str) -> tuple[str, str | None]:
+        """Text up to the first stop string, and that string; all of the text where there is none."""
+        starts = [(text.find(stop), stop) for stop in self.stops if stop in text]
+        if not starts:
+            return text, None
+        # Of two that start together the longer one says more.
+        start, stop = min(starts, key=lambda pair: (pair[0], -len(pair[1])))
+        return text[:start], stop
+
+
+def full_suite(problem: Problem) -> str:
+    """Code that tests a candidate in its namespace: set-up, the tests and, for HumanEval, their call."""
+    return suite_code(problem, problem.tests)
+
+
+def suite_code(problem: Problem, tests: str) -> str:
+    """The same with other tests of the problem."""
+    call = f"check({problem.entry_point})" if problem.entry_point else ""
+    return "\n".join(part for part in (problem.setup, tests, call, problem.extra) if part) + "\n"
+
+
+def entry_point(problem: Problem) -> str | None:
+    """Name of the function under test: as stated, or the one that the canonical solution defines and the tests call."""
+    if problem.entry_point:
+        return problem.entry_point
+    solution, asserted = parse(problem.solution), parse(problem.tests)
+    if solution is None or asserted is None:
+        return None
+    defined = {node.name for node in solution.body if isinstance(node, ast.FunctionDef)}
+    calls = [node.func for node in ast.walk(asserted) if isinstance(node, ast.Call)]
+    return next((call.id for call in calls if isinstance(call, ast.Name) and call.id in defined), None)
+
+
+def first_test(problem: Problem) -> str:
+    """The first assert statement of an MBPP problem."""
+    return problem.tests.split("\n", 1)[0]
