@@ -15,7 +15,7 @@ from specs.schema.experiment import Experiment
 from specs.schema.rationale import description
 
 SCHEMA = ROOT / "specs" / "schema.json"
-_NUMBER = "[+-]?[0-9][0-9_,]*(\\.[0-9]+)?([eE][+-]?[0-9]+)?"
+_NUMBER = "[+-]?[0-9][0-9_]*(\\.[0-9]+)?([eE][+-]?[0-9]+)?"
 _QUANTITY = {"type": "string", "pattern": f"^{_NUMBER}\\s*(%|[kMGBT]|[KMGT]i)?B?$"}
 _INCLUDE = {"type": "string", "pattern": "^\\.\\.?/.*\\.yaml$", "description": "A file that holds this section."}
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from specs.estimates.counts import parameters, pretraining_steps, tokens_per_step
+from specs.estimates.counts import parameters, pretraining_steps, sequences_per_step, tokens_per_step
+from specs.estimates.disk import packed_here
 from specs.schema.data import Corpus
 from specs.schema.experiment import Experiment
 from specs.schema.sources import GitCommit, HttpsFile, HubFile, PackageIndexFile, Source
@@ -38,6 +39,11 @@ PEAK_LR: tuple[tuple[float, float, str], ...] = (
 FLASH_HEADS = (32, 64, 96, 128, 192, 256)
 """Head sizes that flash attention has kernels for."""
 
+LOWEST_LR, HIGHEST_LR = 1e-7, 3e-2
+"""Peak learning rates that AdamW is used with, at any size of model."""
+MOST_PASSES = 4
+"""Passes over the same text that are worth nearly as much as new text."""
+
 _FAR = 3.0
 """A learning rate is far when it lies beyond this factor from every published run of nearly that size."""
 _ALIKE = 2.5
@@ -53,7 +59,9 @@ def lint(experiment: Experiment) -> list[Lint]:
         *_learning_rate(experiment),
         *_schedule(experiment),
         *_tokens(experiment),
+        *_passes(experiment),
         *_batch(experiment),
+        *_samples(experiment),
     ]
 
 
@@ -118,6 +126,13 @@ def _architecture(experiment: Experiment) -> Iterator[Lint]:
 
 
 def _learning_rate(experiment: Experiment) -> Iterator[Lint]:
+    for phase, training in (("pretraining", experiment.pretraining), ("finetuning", experiment.finetuning)):
+        if not LOWEST_LR <= training.optimizer.lr <= HIGHEST_LR:
+            message = (
+                f"{training.optimizer.lr:.1e} is outside {LOWEST_LR:.0e} to {HIGHEST_LR:.0e}: "
+                "AdamW learns nothing below and diverges above, at any size"
+            )
+            yield Lint(f"{phase}.optimizer.lr", message, f"{GPT3}; Wortsman et al., 2023 (arXiv:2309.14322)")
     size, lr = (
         parameters(experiment.architecture, experiment.tokenizer.vocab_size).total,
         experiment.pretraining.optimizer.lr,
@@ -134,7 +149,10 @@ def _schedule(experiment: Experiment) -> Iterator[Lint]:
     warmup = experiment.pretraining.schedule.warmup_steps
     steps = pretraining_steps(experiment.pretraining, experiment.architecture)
     share = warmup / steps
-    if not 0.0005 <= share <= 0.1:
+    if warmup >= steps:
+        message = f"warm-up takes {warmup:,} steps, training {steps:,}: the peak is never reached"
+        yield Lint("pretraining.schedule.warmup_steps", message, "arithmetic")
+    elif not 0.0005 <= share <= 0.1:
         message = f"{warmup:,} of {steps:,} steps are {share:.2%} of training; published runs take 0.1% to 5%"
         source = "Brown et al., 2020 (0.1%: 375M of 300B tokens); Touvron et al., 2023 (0.6%: 2,000 steps)"
         yield Lint("pretraining.schedule.warmup_steps", message, source)
@@ -148,6 +166,26 @@ def _tokens(experiment: Experiment) -> Iterator[Lint]:
             f"{ratio:.3g} tokens for each parameter; about 20 are best for a fixed budget, and 1,900 were published"
         )
         yield Lint("pretraining.tokens", message, "Hoffmann et al., 2022; Llama 3 8B, 2024 (15T tokens)")
+
+
+def _passes(experiment: Experiment) -> Iterator[Lint]:
+    source = "Muennighoff et al., 2023 (arXiv:2305.16264): repeats beyond four passes give little"
+    if (packed := packed_here(experiment)) is not None:
+        steps = pretraining_steps(experiment.pretraining, experiment.architecture)
+        passes = steps * sequences_per_step(experiment.pretraining) / packed[0]
+        if passes > MOST_PASSES:
+            message = f"training passes {passes:.1f} times over the {packed[0]:,} rows that were packed here"
+            yield Lint("pretraining.tokens", message, source)
+    if experiment.finetuning.epochs > MOST_PASSES:
+        message = f"{experiment.finetuning.epochs} passes over the instructions"
+        yield Lint("finetuning.epochs", message, source)
+
+
+def _samples(experiment: Experiment) -> Iterator[Lint]:
+    for index, run in enumerate(experiment.evaluation.benchmarks):
+        if run.temperature == 0 and run.samples > 1:
+            message = f"{run.samples} samples at temperature 0 are equal: one says as much"
+            yield Lint(f"evaluation.benchmarks[{index}].samples", message, "arithmetic")
 
 
 def _batch(experiment: Experiment) -> Iterator[Lint]:

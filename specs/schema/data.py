@@ -48,13 +48,13 @@ class Ingest(Section):
 class MinHash(Section):
     """Near-duplicate removal: MinHash-LSH proposes pairs, exact Jaccard similarity decides."""
 
-    threshold: Fraction = 0.7
+    threshold: Annotated[Fraction, Field(gt=0)] = 0.7
     """How alike two documents must be for one to go: Jaccard similarity of their word shingles."""
     shingle_words: Words = 5
     """Words of a shingle: what likeness is measured over."""
-    bands: Positive = 40
+    bands: Annotated[Positive, Field(le=10_000)] = 40
     """Which pairs are looked at: bands of hashes, of which one must agree."""
-    rows: Positive = 6
+    rows: Annotated[Positive, Field(le=1_000)] = 6
     """Which pairs are looked at: hashes in each band. 40 bands of 6 propose 99% of the pairs of similarity 0.7, and 3%
     of those of 0.3."""
     min_words: Words = 20
@@ -194,11 +194,11 @@ class Tokenizer(Section):
     sixteen bits and one value stays free for 'nothing here'."""
     sample_bytes: Bytes = 1_000_000_000
     """How much text the tokenizer is trained on, chosen by content hash, in chunks of at most 4,096 characters."""
-    character_coverage: Fraction = 0.9999
+    character_coverage: Annotated[Fraction, Field(ge=0.9)] = 0.9999
     """Rare characters fall back to bytes."""
-    max_piece_length: Characters = 16
+    max_piece_length: Annotated[Characters, Field(le=512)] = 16
     """Characters of the longest piece."""
     split_digits: bool = True
     """Whether numbers are spelt digit by digit."""
-    threads: Threads = 1
+    threads: Annotated[Threads, Field(le=1_024)] = 1
     """Another number of threads trains another model, so it is part of the spec."""

@@ -106,11 +106,11 @@ class BenchmarkRun(Section):
     ] = "completion-v1"
     """Prompt, stop strings and extraction: harnesses that differ here disagree by tens of points. Named and versioned
     in `evaluation.protocols`."""
-    samples: Positive
+    samples: Annotated[Positive, Field(le=100_000)]
     """Completions for each problem: the uncertainty of pass@k, and the cost of sampling."""
-    temperature: Annotated[Real, Field(ge=0)] = 0.8
+    temperature: Annotated[Real, Field(ge=0, le=5)] = 0.8
     """Spread of the samples: low favours pass@1, high favours pass@10."""
-    top_p: Fraction = 0.95
+    top_p: Annotated[Fraction, Field(gt=0)] = 0.95
     """Tail of the distribution that sampling leaves out."""
     max_new_tokens: Tokens
     """Longer answers are cut: some problems then cannot be solved."""
@@ -136,9 +136,9 @@ class BenchmarkRun(Section):
 class Evaluation(Section):
     """Every benchmark that the experiment is scored on."""
 
-    batch_size: Positive = 16
+    batch_size: Annotated[Positive, Field(le=2**16)] = 16
     """Sequences sampled together: speed, not completions."""
-    tile: Positive = 16
+    tile: Annotated[Positive, Field(le=2**12)] = 16
     """Rows of one forward pass: logits round differently, so completions may differ. Rows of one forward pass while
     sampling, filled up where fewer sequences are under way: matrix products round differently with another number. A
     batch size below it wastes the difference."""
@@ -156,9 +156,9 @@ class Cluster(Section):
 
     device: Device
     """Speed, memory and price of a rank."""
-    devices: Positive
+    devices: Annotated[Positive, Field(le=2**20)]
     """Time and memory of a rank; at level topology, not the result."""
-    devices_per_node: Positive
+    devices_per_node: Annotated[Positive, Field(le=1_024)]
     """How much traffic leaves a node."""
 
     @model_validator(mode="after")
@@ -173,7 +173,7 @@ class Reproducibility(Section):
 
     level: Literal["data", "restart", "topology"] = "topology"
     """What may change while results stay identical to the bit."""
-    threads: Threads = 1
+    threads: Annotated[Threads, Field(le=1_024)] = 1
     """Products round differently with another number of threads. Compute threads of each rank: matrix products round
     differently with another number."""
 

@@ -32,6 +32,10 @@ def parse_number(value: object, units: tuple[str, ...] = ()) -> object:
     match = _NUMBER.fullmatch(value.strip())
     if match is None:
         raise ValueError(f"not a number: {value!r}")
+    if "," in match["digits"]:
+        grouped, point = value.replace(",", ""), value.replace(",", ".", 1)
+        readings = f"{grouped} or {point}" if value.count(",") == 1 else grouped
+        raise ValueError(f"the comma in {value!r} means one thing here and another elsewhere: write {readings}")
     suffix = match["suffix"]
     for unit in units:
         if suffix.endswith(unit) and suffix.removesuffix(unit) in _SUFFIXES:
@@ -45,7 +49,7 @@ def parse_number(value: object, units: tuple[str, ...] = ()) -> object:
         known = ", ".join(s for s in _SUFFIXES if s)
         raise ValueError(f"unknown unit {suffix!r} in {value!r}; write one of {known}")
     try:
-        number = Decimal(re.sub("[_,]", "", match["digits"])) * factor
+        number = Decimal(match["digits"].replace("_", "")) * factor
     except InvalidOperation as error:
         raise ValueError(f"not a number: {value!r}") from error
     return int(number) if number == number.to_integral_value() else float(number)
@@ -69,10 +73,13 @@ def _fraction(value: object) -> object:
 Count = Annotated[int, BeforeValidator(_count)]
 """A whole number; `2M` is 2,000,000 and `2Mi` is 2,097,152."""
 
-Positive = Annotated[Count, Field(gt=0)]
-Natural = Annotated[Count, Field(ge=0)]
+LARGEST = 2**63 - 1
+"""The largest whole number of a spec: more do not fit the integers of the libraries that read them."""
 
-Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0, json_schema_extra={"unit": "bytes"})]
+Positive = Annotated[Count, Field(gt=0, le=LARGEST)]
+Natural = Annotated[Count, Field(ge=0, le=LARGEST)]
+
+Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0, le=LARGEST, json_schema_extra={"unit": "bytes"})]
 """A size in bytes; `16MB` is 16,000,000 and `16MiB` is 16,777,216."""
 
 
@@ -91,7 +98,7 @@ Characters = Annotated[Positive, _unit("characters")]
 Threads = Annotated[Positive, _unit("threads")]
 
 Real = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
-Epochs = Annotated[Real, Field(gt=0, json_schema_extra={"unit": "passes"})]
+Epochs = Annotated[Real, Field(gt=0, le=10_000, json_schema_extra={"unit": "passes"})]
 """Passes over documents; `2.5` is two and a half, and `50%` half a pass."""
 Fraction = Annotated[
     float,

@@ -37,27 +37,27 @@ class Attention(Section):
 class Architecture(Section):
     """A decoder-only transformer: RMSNorm, rotary positions, SwiGLU."""
 
-    d_model: Positive
+    d_model: Annotated[Positive, Field(le=2**20)]
     """Width: parameters grow with it, quadratically."""
-    n_layers: Positive
+    n_layers: Annotated[Positive, Field(le=10_000)]
     """Depth: parameters, time and saved activations grow with it."""
-    n_heads: Positive
+    n_heads: Annotated[Positive, Field(le=2**16)]
     """Heads: with d_model it sets the head size, which attention kernels are picky about."""
     n_kv_heads: Positive | None = None
     """Key and value heads: fewer make sampling cheaper and weights smaller. None means one for each query head."""
-    d_ff: Positive
+    d_ff: Annotated[Positive, Field(le=2**24)]
     """Width of the SwiGLU feed-forward (three matrices): most of the parameters."""
-    context_length: Tokens
+    context_length: Annotated[Tokens, Field(le=2**27)]
     """Tokens in a sequence: token stores are packed anew, attention grows with its square."""
     attention: Attention = Attention()
     """Which earlier tokens a token sees."""
-    rope_theta: Real = 10_000.0
+    rope_theta: Annotated[Real, Field(gt=1, le=1e12)] = 10_000.0
     """Base of the rotary angles: how far positions are told apart."""
-    norm_eps: Real = 1e-5
+    norm_eps: Annotated[Real, Field(gt=0, le=0.1)] = 1e-5
     """Floor of the norm's denominator."""
     tie_embeddings: bool = False
     """One matrix for input and output saves vocabulary x width parameters."""
-    init_std: Real = 0.02
+    init_std: Annotated[Real, Field(gt=0, le=10)] = 0.02
     """Scale of the first weights."""
 
     @property
@@ -88,15 +88,15 @@ class AdamW(Section):
 
     kind: Literal["adamw"] = "adamw"
     """The update rule."""
-    lr: Annotated[Real, Field(gt=0)]
+    lr: Annotated[Real, Field(gt=0, le=10)]
     """Peak learning rate: the setting that results are most sensitive to."""
-    beta1: Fraction = 0.9
+    beta1: Annotated[Fraction, Field(lt=1)] = 0.9
     """Memory of the gradient's mean."""
-    beta2: Fraction = 0.95
+    beta2: Annotated[Fraction, Field(lt=1)] = 0.95
     """Memory of the gradient's square: lower values forgive spikes sooner."""
-    eps: Annotated[Real, Field(gt=0)] = 1e-8
+    eps: Annotated[Real, Field(gt=0, le=0.1)] = 1e-8
     """Floor of the update's denominator."""
-    weight_decay: Annotated[Real, Field(ge=0)] = 0.1
+    weight_decay: Annotated[Real, Field(ge=0, le=10)] = 0.1
     """Pull of matrices towards zero."""
 
 
@@ -109,7 +109,7 @@ class Schedule(Section):
     """How gently training starts."""
     final_fraction: Fraction = 0.1
     """How far the learning rate falls: at the last step, as a fraction of the peak."""
-    decay_fraction: Fraction = 0.1
+    decay_fraction: Annotated[Fraction, Field(gt=0)] = 0.1
     """How long the last decay takes, as a share of all steps (`wsd` only)."""
 
 
@@ -176,16 +176,16 @@ class Training(Section):
 
     seed: Natural = 1
     """First weights and the order of the data."""
-    micro_batches: Positive
+    micro_batches: Annotated[Positive, Field(le=2**20)]
     """Micro-batches of the global batch, the unit that a rank computes and that reductions fold over: gradient noise,
     steps, and how many ranks can share them."""
-    micro_batch_size: Sequences = 1
+    micro_batch_size: Annotated[Sequences, Field(le=2**16)] = 1
     """Sequences of a micro-batch, computed at once: memory of a rank, and the global batch."""
     optimizer: AdamW
     """The update rule."""
     schedule: Schedule
     """Learning rate over steps."""
-    clip_norm: Annotated[Real, Field(gt=0)] = 1.0
+    clip_norm: Annotated[Real, Field(gt=0, le=1e6)] = 1.0
     """How far one bad batch can move the weights."""
     precision: Precision = Precision()
     """Number formats."""

@@ -85,6 +85,29 @@ def test_bad_input_is_one_placed_line(refused: Callable[[str, str], str], old: s
     assert all(PLACE.match(line) for line in lines), lines
 
 
+OUT_OF_RANGE = {
+    "d_model: 128": ["d_model: 1e30", "d_model: 0", "d_model: 2Mi"],
+    "context_length: 512": ["context_length: 512\n  rope_theta: 0", "context_length: 512\n  rope_theta: -10000"],
+    "n_heads: 2": ["n_heads: 2\n  norm_eps: -1", "n_heads: 2\n  norm_eps: 0", "n_heads: 2\n  init_std: 0"],
+    "optimizer: {lr: 6e-3}": [
+        "optimizer: {lr: 60}",
+        "optimizer: {lr: 6e-3, beta2: 1}",
+        "optimizer: {lr: 6e-3, eps: 0}",
+        "optimizer: {lr: .nan}",
+    ],
+    "samples: 10,": ["samples: 10, temperature: 8,", "samples: 10, temperature: -1,", "samples: 10, top_p: 0,"],
+    "threads: 1": ["threads: 0", "threads: 100_000"],
+    "devices: 2,": ["devices: 1e30,"],
+    "tokens: 1.5M": ["tokens: 1e40", "tokens: 0"],
+}
+
+
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old, values in OUT_OF_RANGE.items() for new in values])
+def test_a_value_beyond_its_range_is_one_placed_line(refused: Callable[[str, str], str], old: str, new: str) -> None:
+    (line,) = refused(old, new).splitlines()
+    assert PLACE.match(line), line
+
+
 def test_a_number_keeps_its_meaning_in_every_notation(tmp_path: Path) -> None:
     forms = ("d_model: 2048", "d_model: 2_048", 'd_model: "2048"', "d_model: 2Ki", "# comment\nd_model:   2048")
     seen = set()

@@ -1,5 +1,7 @@
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from specs.common.errors import UserError
 from specs.estimates.devices import DEVICES, device
 from specs.loading.load import load_experiment
 from specs.loading.settings import ROOT
+from specs.pipeline.nodes import resolve
 from specs.review.claims import audit, unexplained
 from specs.review.lints import lint
 from specs.schema.experiment import Experiment
@@ -119,7 +122,7 @@ LINTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("architecture", {"d_ff": 38_401}, "architecture.d_ff", "multiple of 64"),
     ("pretraining", {"tokens": 100_000_000_000}, "pretraining.tokens", "tokens for each parameter"),
     ("pretraining", {"loss_chunk": 3000}, "pretraining.loss_chunk", "does not divide"),
-    ("cluster", {"devices_per_node": 6}, "cluster.devices_per_node", "power of two"),
+    ("cluster", {"devices": 12, "devices_per_node": 6}, "cluster.devices_per_node", "power of two"),
 ]
 
 
@@ -164,3 +167,39 @@ def test_devices_have_sources_and_unknown_ones_are_errors() -> None:
         assert (each.peak is None) == (name == "cpu")
     with pytest.raises(UserError, match=re.escape("nothing is known of device 'V100'; there are: A100-40GB")):
         device("V100")
+
+
+def test_learning_rates_that_no_run_uses_are_remarked_on(code_34b: Experiment) -> None:
+    for rate, remarked in ((1e-9, True), (2e-5, False), (3e-2, False), (0.5, True)):
+        optimizer = code_34b.pretraining.optimizer.model_copy(update={"lr": rate})
+        remarks = [one for one in lint(changed(code_34b, "pretraining", optimizer=optimizer)) if "AdamW" in one.message]
+        assert bool(remarks) == remarked, rate
+
+
+def test_a_warm_up_beyond_the_end_is_remarked_on(code_34b: Experiment) -> None:
+    schedule = code_34b.pretraining.schedule.model_copy(update={"warmup_steps": 400_000})
+    (remark,) = [one for one in lint(changed(code_34b, "pretraining", schedule=schedule)) if "warmup" in one.path]
+    assert "the peak is never reached" in remark.message
+
+
+def test_equal_samples_are_remarked_on(code_34b: Experiment) -> None:
+    runs = code_34b.evaluation.benchmarks
+    greedy = tuple(run.model_copy(update={"temperature": 0.0}) for run in runs)
+    remarks = [
+        one for one in lint(changed(code_34b, "evaluation", benchmarks=greedy)) if "temperature 0" in one.message
+    ]
+    assert len(remarks) == len(runs)
+
+
+def test_many_passes_over_a_store_are_remarked_on_once_it_is_packed(
+    code_34b: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWICE_MEASURED", str(tmp_path))
+    assert "pretraining.tokens" not in {one.path for one in lint(code_34b)}
+    store = next(iter(resolve(code_34b)["token_stores"]))
+    rows = 333_787 * 256
+    for share, remarked in ((4, False), (5, True)):
+        noted = {"rows": rows // share, "store_bytes": 10**9}
+        (tmp_path / f"pack@{store}.json").write_text(json.dumps(noted), "utf-8")
+        remarks = [one for one in lint(code_34b) if "packed here" in one.message]
+        assert bool(remarks) == remarked

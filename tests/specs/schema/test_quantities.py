@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from specs.schema.quantities import Bytes, Count, Fraction
+from specs.schema.quantities import Bytes, Count, Fraction, Natural, Real
 
 COUNT, BYTES, FRACTION = TypeAdapter(Count), TypeAdapter(Bytes), TypeAdapter(Fraction)
 
@@ -44,3 +44,34 @@ def test_no_text_causes_anything_but_a_validation_error(text: str) -> None:
     for adapter in (COUNT, BYTES, FRACTION):
         with contextlib.suppress(ValidationError):
             adapter.validate_python(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "readings"),
+    [
+        ("1,5e-4", "write 15e-4 or 1.5e-4"),
+        ("0,003", "write 0003 or 0.003"),
+        ("1,5M", "write 15M or 1.5M"),
+        ("2,097,152", "write 2097152"),
+        ("10,5%", "write 105% or 10.5%"),
+    ],
+)
+@pytest.mark.parametrize("adapter", [COUNT, BYTES, FRACTION, TypeAdapter(Real)])
+def test_a_comma_is_refused_with_both_of_its_readings(adapter: TypeAdapter[object], text: str, readings: str) -> None:
+    with pytest.raises(ValidationError, match=readings):
+        adapter.validate_python(text)
+
+
+@given(st.integers(min_value=0, max_value=10**9), st.integers(min_value=0, max_value=10**6))
+def test_no_number_with_a_comma_has_a_value(left: int, right: int) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Real).validate_python(f"{left},{right}")
+
+
+@pytest.mark.parametrize("text", ["1e30", "9.3e18", "10Ti", "-1"])
+def test_a_count_is_no_larger_than_what_reads_it_can_hold(text: str) -> None:
+    if text == "10Ti":
+        assert COUNT.validate_python(text) == 10 * 2**40
+        return
+    with pytest.raises(ValidationError):
+        TypeAdapter(Natural).validate_python(text)
