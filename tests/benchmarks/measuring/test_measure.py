@@ -11,9 +11,9 @@ from specs.loading.settings import ROOT
 SUITE = """
 import os
 import pytest
-from benchmarks.cpu import Cost
-from benchmarks.measure import CLOCK, measure
-from benchmarks.work import Work
+from benchmarks.measuring.cost import Cost
+from benchmarks.measuring.measure import CLOCK, measure
+from benchmarks.workloads.workloads import Work
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 

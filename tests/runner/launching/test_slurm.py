@@ -23,10 +23,10 @@ COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel", "preempt
 # A stage's part, without the token store that it would verify first.
 SCRIPT = """
 import pathlib, sys
-from runner.launch import StoppedError, dispatch
-from runner.node import read_job
-from runner.profile import load_profile
-from specs.errors import UserError
+from runner.launching.launch import StoppedError, dispatch
+from runner.launching.node import read_job
+from runner.launching.cluster import load_profile
+from specs.common.errors import UserError
 path = pathlib.Path(sys.argv[1])
 try:
     dispatch(path, read_job(path), 2, 2, load_profile())
