@@ -28,6 +28,7 @@ from data_pipeline.documents.blocks import Block, blocks, finish, parts, read_bl
 from data_pipeline.documents.document_stage import write_changed
 from data_pipeline.documents.documents import Document
 from data_pipeline.documents.engine import Buckets, Engine
+from data_pipeline.documents.outcome import conclude
 from data_pipeline.near_duplicates.connected_components import Places, forest, members, merged
 from data_pipeline.near_duplicates.minhash import band_keys, verified
 from data_pipeline.near_duplicates.shingles import shingles
@@ -312,6 +313,7 @@ def dedup(address: str, corpus: Corpus, documents: Path, out: Path, engine: Engi
         gone = _saved(scratch / "gone.npy", found.matches["dropped"])
         ledger = write_changed("dedup", corpus, documents, temporary, functools.partial(keep, gone), engine, scratch)
         explain(found, documents, ledger)
+        conclude("dedup", ledger, corpus.source_names, corpus.may_be_empty)
         counts = ledger.as_json()
         write_json(temporary / "ledger.json", counts)
         measured["bytes"] = counts["bytes_in"]

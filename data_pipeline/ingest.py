@@ -20,7 +20,9 @@ from data_pipeline.documents.documents import (
 from data_pipeline.documents.external_sort import Sorter
 from data_pipeline.documents.languages import language_of
 from data_pipeline.documents.licences import stated
+from data_pipeline.documents.outcome import conclude
 from data_pipeline.sources.archives import Member, members
+from data_pipeline.sources.certain_losses import require_possible
 from data_pipeline.sources.debugging_tasks import debugging_tasks
 from data_pipeline.sources.docstring_pairs import Pair, docstring_pairs
 from data_pipeline.sources.row_files import ENDINGS, Row, rows
@@ -54,10 +56,11 @@ def ingest(source: Source, path: Path, limits: Ingest, ledger: stage.Ledger, scr
                     sorter.add(document)
         except UserError as error:
             raise UserError(f"source {source.name!r}: {error}") from error
-        if not limit.seen:
+        if not limit.seen and not source.may_be_empty:
             raise UserError(
                 f"source {source.name!r} gives no document: its {reader.seen} members were refused or left out "
-                f"({', '.join(reader.reasons) or 'it is empty'}); check include, exclude, format and ingest.languages"
+                f"({', '.join(reader.reasons) or 'it is empty'}); check include, exclude, format and ingest.languages, "
+                "or write `may_be_empty: true` into the source"
             )
         limit.close(ledger, source.name)
         for document in sorter.documents():
@@ -249,6 +252,7 @@ def _class(piece: str) -> str:
 def main(node: str, sources: Path, out: Path, engine: engines.Engine) -> None:
     """Turn the fetched archives of a corpus into documents."""
     corpus = stage.node(node, Corpus)
+    require_possible(corpus)
     sizes = {source.name: _size(sources / source.name / source.filename) for source in corpus.sources}
     # What takes longest first, so that no worker is left with it at the end: programs are run for debugging tasks.
     tasks = sorted(
@@ -271,7 +275,8 @@ def main(node: str, sources: Path, out: Path, engine: engines.Engine) -> None:
             number = numbers[source.name]
             ledger.merge(done[number]["ledger"])
             written += [_numbered(paths[number], part) for part in range(done[number]["parts"])]
-        write_shards(engine, temporary, written, [source.name for source in corpus.sources], "ingest: writing")
+        conclude("ingest", ledger, corpus.source_names, corpus.may_be_empty)
+        write_shards(engine, temporary, written, corpus.source_names, "ingest: writing")
         write_json(temporary / "ledger.json", ledger.as_json())
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from data_pipeline.documents import engine as engines
 from data_pipeline.documents.blocks import Block, batches, blocks, finish, parts, read_block, resumable
 from data_pipeline.documents.documents import Document, parse_conversation
+from data_pipeline.documents.outcome import conclude
 from data_pipeline.packing import fill_in_the_middle
 from data_pipeline.packing.best_fit import best_fit, cut
 from data_pipeline.packing.chat_template import Rendered, render, require_template
@@ -73,7 +74,8 @@ def pack_encoded(
 ) -> Manifest:
     """Write the token store of the documents of each source, which may be asked for again; `total` of them, if known.
 
-    Raises UserError where the node has no weight for a source, or nothing at all is left to learn.
+    Raises UserError where the node has no weight for a source, a source has nothing to learn and may not be empty, or
+    nothing at all is left.
     """
     require_template(node.template)
     capacity = node.context_length + 1
@@ -107,6 +109,7 @@ def pack_encoded(
         for name, value in counts.items():
             ledger.state(name, value)
         ledger.state("rows", writer.rows)
+        conclude("pack", ledger, sorted(node.weights), node.may_be_empty)
         write_json(out / "ledger.json", ledger.as_json())
         return writer.finish(
             vocab_size=tokenizer.vocab_size,

@@ -12,6 +12,7 @@ import click
 from sentencepiece import SentencePieceTrainer
 
 from data_pipeline.documents.documents import Document, parse_conversation, read_documents
+from data_pipeline.documents.outcome import conclude
 from data_pipeline.tokens.tokenizer import MODEL, Special, Tokenizer
 from specs.common.errors import UserError
 from specs.common.files import replacing, write_json
@@ -157,6 +158,8 @@ def main(node: str, documents: Path, out: Path) -> None:
             raise UserError(f"{documents}: holds no documents to train a tokenizer on; check the corpus's filters")
         for document in chosen:
             ledger.keep(document.source, document.size)
+        # A sample need not hold something of every source.
+        conclude("tokenizer sample", ledger, sources=())
         print(f"tokenizer: training on {len(chosen):,} documents, silent until it ends", file=sys.stderr, flush=True)
         model = train(chosen, section)
         trained = Tokenizer.from_model(model, str(out))

@@ -26,6 +26,7 @@ def check(spec: Path, form: str) -> None:
     from specs.loading.load import load_experiment
 
     experiment = load_experiment(spec)
+    checking.require_possible(experiment)
     if form == "json":
         click.echo(json.dumps(checking.report(experiment), indent=2, ensure_ascii=False))
     else:

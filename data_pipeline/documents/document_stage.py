@@ -8,6 +8,7 @@ from typing import Any
 from data_pipeline.documents.blocks import Block, blocks, finish, parts, read_block, resumable, write_part, write_shards
 from data_pipeline.documents.documents import Document
 from data_pipeline.documents.engine import Engine
+from data_pipeline.documents.outcome import conclude
 from specs.common.files import replacing, write_json
 from specs.pipeline import stage
 from specs.schema.data import Corpus
@@ -32,7 +33,7 @@ def pass_over(
 
     `name` is the stage's and `address` its node's, for progress and measurements. `inputs` are whatever else the change
     depends on, and `facts` what the ledger shall say once for all blocks.
-    Raises UserError where the documents cannot be read, and whatever `change` raises.
+    Raises UserError where the documents cannot be read or a source ends empty, and whatever `change` raises.
     """
     engine = engine or Engine()
     with (
@@ -43,6 +44,7 @@ def pass_over(
         ledger = write_changed(name, corpus, documents, temporary, functools.partial(_change, change), engine, scratch)
         for fact, value in (facts or {}).items():
             ledger.state(fact, value)
+        conclude(name, ledger, corpus.source_names, corpus.may_be_empty)
         counts = ledger.as_json()
         write_json(temporary / "ledger.json", counts)
         measured["bytes"] = counts["bytes_in"]
@@ -63,8 +65,7 @@ def write_changed(
     ledger = stage.Ledger()
     for counts in finish(engine, folder, name, functools.partial(_part, change), all_blocks):
         ledger.merge(counts)
-    sources = [source.name for source in corpus.sources]
-    write_shards(engine, out, parts(folder, len(all_blocks)), sources, f"{name}: writing")
+    write_shards(engine, out, parts(folder, len(all_blocks)), corpus.source_names, f"{name}: writing")
     return ledger
 
 

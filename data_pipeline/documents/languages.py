@@ -38,6 +38,9 @@ _LANGUAGES = {
     ".yml": "yaml",
 }
 
+KNOWN = frozenset(_LANGUAGES.values()) | {"conversation", "other"}
+"""Every name that a document's language may have."""
+
 
 def language_of(path: str) -> str:
     """Language by file ending; `other` where the ending is not known."""

@@ -11,6 +11,15 @@ from specs.review.lints import lint
 from specs.schema.experiment import Experiment
 
 
+def require_possible(experiment: Experiment) -> None:
+    """Raise UserError where a corpus is certain to lose a whole source."""
+    # Imported here: the table of languages and the licences of SPDX are no part of the start of other commands.
+    from data_pipeline.sources import certain_losses
+
+    for corpus in (experiment.corpus, experiment.finetuning.corpus):
+        certain_losses.require_possible(corpus)
+
+
 def report(experiment: Experiment) -> dict[str, Any]:
     """Everything that is known of a spec, as plain values."""
     return {

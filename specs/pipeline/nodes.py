@@ -5,7 +5,7 @@ A node holds every value that its stages depend on, defaults written out, and re
 
 from pydantic import Field
 
-from specs.schema.base import Name, Section
+from specs.schema.base import Items, Name, Section
 from specs.schema.data import Benchmark, Corpus, Tokenizer, WeightedCorpus
 from specs.schema.experiment import BenchmarkRun, Cluster, Experiment, Reproducibility
 from specs.schema.quantities import Epochs, Positive
@@ -34,6 +34,8 @@ class TokenStoreNode(Section):
     """By source: a whole number that multiplies its epochs."""
     epochs: dict[str, Epochs] = Field(default_factory=dict)
     """How often each document of a source is seen in one pass, by source; once where it is not named."""
+    may_be_empty: Items[str] = ()
+    """Sources of which nothing need be left."""
 
 
 class RunNode(Section):
@@ -98,6 +100,7 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
             template=template,
             weights=corpus.weights,
             epochs=corpus.epochs,
+            may_be_empty=corpus.may_be_empty,
         )
 
     pretraining_store = store_name(pretraining_corpus)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from specs.schema.base import Items, Name, Section, Sha256, SomeItems, require_unique
+from specs.schema.base import Items, Licence, Name, Section, Sha256, SomeItems, require_unique
 from specs.schema.filters import Filter
 from specs.schema.quantities import Bytes, Characters, Count, Epochs, Fraction, Natural, Positive, Threads, Words
 from specs.schema.sources import Pinned, Source
@@ -20,7 +20,7 @@ class Benchmark(Section):
     """How problems and tests are read."""
     source: Pinned
     """The problems themselves."""
-    licence: str
+    licence: Licence
     """Under what terms problems may be used."""
     content_sha256: Sha256 | None = None
     """Holds the parsed problems to a digest, whatever the bytes of the file. Another edition of the same problems, with
@@ -140,12 +140,27 @@ class Corpus(Section):
     augment: Augment = Augment()
     """Which documents are perturbed."""
 
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the sources, by priority."""
+        return tuple(source.name for source in self.sources)
+
+    @property
+    def may_be_empty(self) -> tuple[str, ...]:
+        """Names of the sources of which no document need be left."""
+        return tuple(source.name for source in self.sources if source.may_be_empty)
+
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
         require_unique("source", [source.name for source in self.sources])
         require_unique("benchmark", [benchmark.name for benchmark in self.decontaminate.against])
         if unknown := set(self.dedup.apart) - {source.name for source in self.sources}:
             raise ValueError(f"dedup.apart: there is no source {min(unknown)!r}")
+        if self.filter.min_bytes > self.ingest.max_document_bytes:
+            raise ValueError(
+                f"filter.min_bytes ({self.filter.min_bytes:,}) is above ingest.max_document_bytes "
+                f"({self.ingest.max_document_bytes:,}): no document lies between them"
+            )
         return self
 
 

@@ -1,6 +1,6 @@
 """Sections of a spec that say which documents are good enough, and what gives way in those that are."""
 
-from specs.schema.base import Items, Section
+from specs.schema.base import Items, Licence, Section
 from specs.schema.quantities import Bytes, Characters, Fraction, Lines, Natural, Words
 
 
@@ -55,7 +55,7 @@ class SizeOf(Section):
 class Filter(Section):
     """Document filters. Defaults follow published pipelines; each is named in `data_pipeline.filters.quality`."""
 
-    licences: Items[str] = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "ISC", "PSF-2.0", "CC-BY-4.0")
+    licences: Items[Licence] = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "ISC", "PSF-2.0", "CC-BY-4.0")
     """Licences that documents may have. NOASSERTION lets documents in of which no licence is known."""
     min_bytes: Natural = 32
     """Short documents are dropped."""

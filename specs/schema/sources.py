@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from specs.schema.base import Items, Name, Section, Sha256
+from specs.schema.base import Items, Licence, Name, Section, Sha256
 from specs.schema.quantities import Bytes, Positive
 
 
@@ -125,7 +125,7 @@ class Source(Pinned):
 
     name: Name
     """Names the source in ledgers, weights and provenance."""
-    licence: str
+    licence: Licence
     """Whether the licence filter keeps it. SPDX expression that covers the documents of this source, where a document
     states none of its own; NOASSERTION where nothing is known: such documents are then dropped, unless
     `filter.licences` lists NOASSERTION."""
@@ -151,6 +151,8 @@ class Source(Pinned):
     is dropped."""
     exclude: Items[str] = ()
     """Which members are left out."""
+    may_be_empty: bool = False
+    """Whether the source may lose every document. Else a stage that leaves none of them stops, and says why."""
     contents: Pinned | None = None
     """The text of the files that rows name by id. Of `stack-v2`: the files that its rows name by id. A folder or an
     archive of files of those names, plain or gzipped, or rows of `blob_id` and `content`."""

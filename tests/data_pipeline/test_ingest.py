@@ -121,6 +121,8 @@ def test_a_source_that_gives_nothing_is_an_error(tmp_path: Path) -> None:
     path = archive(tmp_path / "p-1.tar.gz", FILES)
     with pytest.raises(UserError, match=r"source 's' gives no document.*left out by include or exclude"):
         run(path, include=["srcc/**"])
+    documents, drops = run(path, include=["srcc/**"], may_be_empty=True)
+    assert not documents and set(drops) == {"left out by include or exclude"}
     with pytest.raises(UserError, match="glob '\\[z-a\\]' is not valid"):
         run(path, include=["[z-a]"])
 

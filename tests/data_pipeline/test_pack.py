@@ -216,7 +216,11 @@ def test_the_fraction_is_chosen_by_content(document: MakeDocument, order: list[i
 
 def test_answers_only(documents: list[Document], tokenizer: Tokenizer, tmp_path: Path) -> None:
     ledger = Ledger()
-    pack(documents, make_node("answers", WEIGHTS), tokenizer, tmp_path / "store", ledger)
+    node = make_node("answers", WEIGHTS)
+    with pytest.raises(UserError, match=r"source '.*': pack leaves none of its .* documents: nothing to learn"):
+        pack(documents, node, tokenizer, tmp_path / "refused", Ledger())
+    node = node.model_copy(update={"may_be_empty": tuple(WEIGHTS)})
+    pack(documents, node, tokenizer, tmp_path / "store", ledger)
     store = TokenStore.open(tmp_path / "store")
     rows = store.rows(range(len(store)))
     answer = [*tokenizer.encode("an answer\n" * 30).tolist(), Special.END]

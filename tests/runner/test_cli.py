@@ -97,3 +97,30 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: st
     assert message in output
     assert output.startswith("error: ")
     assert output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("licence: MIT OR Apache-2.0", "licence: Apache 2", "no SPDX expression"),
+        (
+            "licence: MIT OR Apache-2.0",
+            "licence: GPL-3.0-only",
+            "source 'trio': its licence GPL-3.0-only is not allowed",
+        ),
+        ("decontaminate:", "ingest: {languages: [pyton]}\ndecontaminate:", "no language is called 'pyton'"),
+        ("decontaminate:", "filter: {prose: {min_words: 9, max_words: 8}}\ndecontaminate:", "min_words (9) is above"),
+    ],
+)
+def test_check_refuses_a_corpus_that_is_certain_to_lose_a_source(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    elsewhere = f"../{'../' * 20}{ROOT}/specs/"
+    corpus = (ROOT / "specs" / "corpora" / "smoke-code.yaml").read_text("utf-8").replace("../", elsewhere)
+    assert old in corpus
+    (tmp_path / "smoke-code.yaml").write_text(corpus.replace(old, new), "utf-8")
+    text = (SPECS / "smoke.yaml").read_text("utf-8")
+    text = text.replace("../corpora/smoke-code.yaml", "./smoke-code.yaml").replace("../", elsewhere)
+    (tmp_path / "smoke.yaml").write_text(text, "utf-8")
+    code, output = twice("check", str(tmp_path / "smoke.yaml"))
+    assert code == 2 and message in output and "Traceback" not in output, output

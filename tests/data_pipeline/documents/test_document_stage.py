@@ -56,7 +56,7 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
                 info.size = len(text.encode())
                 archive.addfile(info, io.BytesIO(text.encode()))
         pinned = pin(tmp_path / f"{name}.tar").model_dump()
-        sources.append(Source(**pinned, name=name, licence="MIT", format="files"))
+        sources.append(Source(**pinned, name=name, licence="MIT", format="files", may_be_empty=name == "old"))
     (tmp_path / "problems.jsonl").write_text(json.dumps(PROBLEM), "utf-8")
     benchmark = Benchmark(name="b", problem_schema="mbpp", source=pin(tmp_path / "problems.jsonl"), licence="MIT")
     result = Corpus(
