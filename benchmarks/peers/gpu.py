@@ -52,7 +52,7 @@ def ours(phase: Training, micro_batches: list[MicroBatch], device: torch.device)
         shard.values.copy_(values.view(shard.values.shape))
     # A step uses none of these: its micro-batches are given, and nothing is saved or noted.
     absent = Batches.__new__(Batches), Checkpoints.__new__(Checkpoints), None, Telemetry.__new__(Telemetry)
-    run = Run(model, Optimizer(phase.optimizer, model.shards), *absent, phase, 1000)
+    run = Run(model, Optimizer(phase.optimizer, model.shards, "cuda"), *absent, phase, 1000)
 
     def step() -> None:
         torch.set_deterministic_debug_mode("error")

@@ -55,7 +55,7 @@ def rigged(
         for shard in model.shards:
             values = initial_values(architecture, training.seed, shard.name, 0, shard.values.numel())
             shard.values.copy_(values.view(shard.values.shape))
-        optimizer = Optimizer(training.optimizer, model.shards)
+        optimizer = Optimizer(training.optimizer, model.shards, device.type)
         optimizer.reset()
         batches = Batches(store, training, device)
         checkpoints = Checkpoints(folder / "checkpoints", "0" * 64, training.checkpoints, model, optimizer)

@@ -234,7 +234,7 @@ def simulate(
         if stock:
             for module in model._modules():
                 module.set_custom_reduce_scatter(_fsdp_collectives.DefaultReduceScatter())
-        optimizer = Optimizer(training.optimizer, model.shards)
+        optimizer = Optimizer(training.optimizer, model.shards, kind)
         shape = (training.micro_batch_size, architecture.context_length)
         micro_batches = [_micro_batch(shape) for _ in range(training.micro_batches // ranks)]
         run = Run(

@@ -16,8 +16,9 @@ from runner.training.checkpoints import Checkpoints, State
 from runner.training.data_loader import Batches, MicroBatch
 from runner.training.digests import Journal, digests
 from runner.training.fingerprints import Fingerprints
-from runner.training.optimizer import Optimizer, clip, learning_rate, squared_norms, total_norm
+from runner.training.optimizer import Optimizer, clip, squared_norms, total_norm
 from runner.training.reduction import Fold, tree_sum
+from runner.training.schedule import learning_rate
 from runner.training.sharding import ShardedModel
 from runner.training.watchdog import Patience
 from specs.common.errors import UserError

@@ -117,7 +117,7 @@ def _build(job: Job, device: torch.device) -> tuple[Run, State | None]:
         require_compiler(device)
         transformer.compile_layers()
     model = ShardedModel(transformer, mesh, training.precision, training.parallelism, device, _ranks_per_node())
-    optimizer = Optimizer(training.optimizer, model.shards)
+    optimizer = Optimizer(training.optimizer, model.shards, device.type)
     checkpoints = Checkpoints(scratch / "checkpoints", job.identity, training.checkpoints, model, optimizer)
     lead = model.rank == 0
     journal = Journal(scratch / "steps.jsonl", job.identity) if lead else None

@@ -50,6 +50,8 @@ class _Shapes:
     root: int
     """Weights that FSDP gathers with the root: embedding, output, final norm."""
     total: int
+    largest: int
+    """Weights of the largest parameter."""
     residual: float
     """Bytes of one [tokens, d_model] tensor in the compute format."""
     wide: float
@@ -149,6 +151,7 @@ def _shapes(architecture: Architecture, vocab_size: int, training: Training, ker
         block=(count.attention + count.feed_forward) // layers + 2 * channels,
         root=count.embedding + count.output + channels,
         total=count.total,
+        largest=channels * max(vocab_size, 2 * wide, channels + 2 * keys),
         residual=b * tokens * channels,
         wide=b * tokens * wide,
         layer=float(layer),
@@ -176,8 +179,8 @@ def _moments(
             if sum(parts.values()) > sum(found.get(name, {}).values()):
                 found[name] = parts
     shard = 4 * s.total / ranks
-    # AdamW takes the square root of the second moment aside.
-    found["the optimizer's update"] = {"gradients": shard, "optimizer update": shard}
+    # AdamW takes one parameter after another, and two intermediate results of it at a time.
+    found["the optimizer's update"] = {"gradients": shard, "optimizer update": 2 * 4 * s.largest / ranks}
     state = {"master weights": shard, "optimizer state": 2 * shard}
     return {name: state | parts for name, parts in found.items()}
 

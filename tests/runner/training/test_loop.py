@@ -115,7 +115,7 @@ def test_a_window_of_steps_is_traced_and_changes_nothing(compute: Compute, make_
     trace = json.loads((outcome.job.parent / "measured" / "trace-steps-2-3.json").read_text("utf-8"))
     names = [event.get("name") for event in trace["traceEvents"]]
     # One update for each of the two steps, and one backward pass for each micro-batch of them.
-    assert sum("Optimizer.step" in str(name) for name in names) == 2
+    assert sum("Optimizer.update" in str(name) for name in names) == 2
 
 
 def test_telemetry_stays_out_of_the_finished_run(reference: Any) -> None:

@@ -1,40 +1,17 @@
-"""The schedule as a function; AdamW and clipping against their formulas and over shards."""
+"""AdamW and clipping: against their formulas, over shards, and to the bit."""
 
+import hashlib
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.training.optimizer import Optimizer, clip, learning_rate
+from runner.training.optimizer import BLOCK, Optimizer, clip, power
 from runner.training.sharding import Shard
-from specs.schema.training import AdamW, Schedule
-
-
-@given(
-    kind=st.sampled_from(["cosine", "constant", "wsd"]),
-    warmup=st.integers(0, 30),
-    steps=st.integers(1, 100),
-    final=st.floats(0, 1),
-)
-def test_schedules_rise_to_the_peak_and_never_rise_again(kind: str, warmup: int, steps: int, final: float) -> None:
-    schedule = Schedule.model_validate({"kind": kind, "warmup_steps": warmup, "final_fraction": final})
-    rates = [learning_rate(step, steps, 2.0, schedule) for step in range(steps)]
-    assert all(0 <= rate <= 2.0 for rate in rates)
-    assert rates[:warmup] == sorted(rates[:warmup])
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
-    if warmup < steps - 1 and kind != "constant":
-        assert rates[-1] == pytest.approx(2.0 * final)
-
-
-def test_known_points_of_each_schedule() -> None:
-    cosine = Schedule(warmup_steps=4, final_fraction=0.1)
-    assert learning_rate(0, 13, 1.0, cosine) == pytest.approx(0.2)
-    assert learning_rate(4, 13, 1.0, cosine) == 1.0
-    assert learning_rate(8, 13, 1.0, cosine) == pytest.approx(0.55)
-    wsd = Schedule(kind="wsd", warmup_steps=0, final_fraction=0.0, decay_fraction=0.2)
-    assert [learning_rate(step, 10, 1.0, wsd) for step in (0, 7, 8, 9)] == [1.0, 1.0, 0.5, 0.0]
+from specs.schema.training import AdamW
 
 
 def shards(*values: torch.Tensor) -> list[Shard]:
@@ -58,6 +35,81 @@ def test_adamw_is_the_formula_and_decays_matrices_only() -> None:
         optimizer.update(gradients, lr=0.1)
     assert torch.allclose(matrix.double(), expected[0], atol=1e-6)
     assert torch.allclose(gain.double(), expected[1], atol=1e-6)
+
+
+def inputs(seed: int, size: int) -> list[np.ndarray]:
+    """Weights, gradients and moments over many magnitudes: every operation rounds, and some results are subnormal."""
+    random = np.random.default_rng(seed)
+    spread = [random.normal(size=size) * 10.0 ** random.integers(-8, 3, size) for _ in range(4)]
+    spread[3] = spread[3] ** 2 * 10.0 ** random.integers(-30, 1, size)
+    return [values.astype(np.float32)[:, None] for values in spread]
+
+
+def updated(seed: int, size: int, device: str) -> list[np.ndarray]:
+    """Weights and moments after an update that is the third."""
+    values, gradient, first, second = map(torch.from_numpy, inputs(seed, size))
+    optimizer = Optimizer(AdamW(lr=0.1), shards(values), device)
+    optimizer.first, optimizer.second = [first], [second]
+    optimizer.resume(2)
+    optimizer.update([gradient], lr=3e-3)
+    return [values.numpy(), first.numpy(), second.numpy()]
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([1, 63, 1000, BLOCK + 5]))
+def test_every_operation_of_an_update_rounds_once(seed: int, size: int) -> None:
+    """Held to fp64: a sum, product, quotient or root of it, rounded to fp32, is the one of fp32 in IEEE 754."""
+    spec = AdamW(lr=0.1)
+
+    def once(exact: np.ndarray) -> np.ndarray:
+        return exact.astype(np.float32).astype(np.float64)
+
+    def single(value: float) -> np.float64:
+        return np.float64(np.float32(value))
+
+    p, g, m, v = (array.astype(np.float64) for array in inputs(seed, size))
+    p = once(p * single(1 - 3e-3 * spec.weight_decay))
+    m = once(once(m * single(spec.beta1)) + once(g * single(1 - spec.beta1)))
+    v = once(once(v * single(spec.beta2)) + once(once(g * g) * single(1 - spec.beta2)))
+    correction1, correction2 = 1 - spec.beta1 * spec.beta1 * spec.beta1, 1 - spec.beta2 * spec.beta2 * spec.beta2
+    divisor = once(once(once(np.sqrt(v)) / single(math.sqrt(correction2))) + single(spec.eps))
+    p = once(p - once(once(m / divisor) * single(3e-3 / correction1)))
+    for ours, expected in zip(updated(seed, size, "cpu"), (p, m, v), strict=True):
+        assert np.array_equal(ours.astype(np.float64), expected)
+
+
+def test_an_update_has_these_bits() -> None:
+    """Older runs rely on them."""
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in updated(1, 10_000, "cpu")))
+    assert digest.hexdigest() == "dc847b4f6550f7d514a5cd5dbdc84fb29d584566339f68919eb6619d48a85b00"
+
+
+def test_the_update_of_torch_would_fail_these_tests() -> None:
+    values, gradient, first, second = map(torch.from_numpy, inputs(1, 10_000))
+    spec = AdamW(lr=0.1)
+    stock = torch.optim.AdamW(
+        [values], lr=3e-3, betas=(spec.beta1, spec.beta2), eps=spec.eps, weight_decay=spec.weight_decay, foreach=True
+    )
+    stock.state[values] = {"step": torch.tensor(2.0), "exp_avg": first, "exp_avg_sq": second}
+    values.grad = gradient
+    stock.step()
+    ours = updated(1, 10_000, "cpu")[0]
+    assert not np.array_equal(values.numpy(), ours)
+    assert np.allclose(values.numpy(), ours, rtol=1e-4, atol=1e-9)
+
+
+def test_what_a_gpu_computes_is_the_same_formula() -> None:
+    for ours, other in zip(updated(1, 1_000, "cpu"), updated(1, 1_000, "cuda"), strict=True):
+        assert np.allclose(ours, other, rtol=1e-5, atol=1e-6)
+
+
+@given(base=st.floats(0.5, 1), exponent=st.integers(0, 10**6))
+def test_powers_are_powers(base: float, exponent: int) -> None:
+    assert power(base, exponent) == pytest.approx(base**exponent, rel=3e-16 * (1 + exponent), abs=1e-300)
+
+
+def test_powers_have_these_bits() -> None:
+    bits = ["0x1.e666666666666p-1", "0x1.658c775099758p-1", "0x1.ffcb2f6993296p-75"]
+    assert [power(0.95, n).hex() for n in (1, 7, 1000)] == bits
 
 
 @pytest.mark.parametrize("cut", [1, 3, 16, 33])

@@ -46,6 +46,15 @@ def halve(values: np.ndarray) -> np.ndarray:
     return values[..., 0]
 
 
+def once(exact: Tensor) -> Tensor:
+    """The result of one operation of fp32, from that of fp64: rounding twice is as rounding once (Figueroa, 1995)."""
+    return exact.float().double()
+
+
+def single(value: float) -> float:
+    return float(np.float32(value))
+
+
 def micro_batch_gradient(model: Transformer, rows: Any, count: int, chunk: int) -> list[Tensor]:
     tokens = torch.from_numpy(rows.tokens.astype(np.int64))
     documents = torch.from_numpy(rows.documents.astype(np.int64))[:, :-1]
@@ -90,11 +99,14 @@ def flat_zero2(job: Job, dtype: torch.dtype, ranks: int) -> dict[str, Tensor]:
         correction1, correction2 = 1 - adam.beta1 ** (step + 1), 1 - adam.beta2 ** (step + 1)
         for piece in torch.arange(len(flat)).chunk(ranks):
             at = slice(int(piece[0]), int(piece[-1]) + 1)
-            p, g, m, v = master[at], flat[at], first[at], second[at]
-            p.copy_(torch.where(decayed[at], p * (1 - lr * adam.weight_decay), p))
-            m.lerp_(g, 1 - adam.beta1)
-            v.mul_(adam.beta2).addcmul_(g, g, value=1 - adam.beta2)
-            p.addcdiv_(m, (v.sqrt() / math.sqrt(correction2)).add_(adam.eps), value=-lr / correction1)
+            p, g, m, v = (whole[at].double() for whole in (master, flat, first, second))
+            p = torch.where(decayed[at], once(p * single(1 - lr * adam.weight_decay)), p)
+            m = once(once(m * single(adam.beta1)) + once(g * single(1 - adam.beta1)))
+            v = once(once(v * single(adam.beta2)) + once(once(g * g) * single(1 - adam.beta2)))
+            divisor = once(once(once(v.sqrt()) / single(math.sqrt(correction2))) + single(adam.eps))
+            p = once(p - once(once(m / divisor) * single(lr / correction1)))
+            for whole, result in ((master, p), (first, m), (second, v)):
+                whole[at] = result.float()
     return {n: w.view(s) for n, w, s in zip(names, master.split(sizes), shapes, strict=True)}
 
 
