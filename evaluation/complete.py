@@ -26,11 +26,8 @@ from model.sampling import tiles
 from specs.common.errors import UserError
 from specs.common.files import digest_json, replacing, sha256_file, write_json
 from specs.common.progress import Progress
-from specs.pipeline import stage
+from specs.pipeline import code, stage
 from specs.pipeline.nodes import EvaluationNode, RunNode
-
-VERSION = 2
-"""Of the way completions are made: partial results of another version are not continued."""
 
 STOPPED = 75
 """Exit code after Ctrl-C or a request to end: run the same command to go on."""
@@ -179,8 +176,9 @@ def main(node: str, run: Path, tokenizer: Path, benchmark: Path, out: Path, work
     with ExitStack() as stack:
         if ranks.first:
             facts = stack.enter_context(stage.measuring("complete", node))
-            own = stack.enter_context(stage.scratch("complete", VERSION, section, inputs))
+            own = stack.enter_context(stage.scratch("complete", section, inputs))
         folder = Path(ranks.from_first(lambda: str(own)))
+        code.require(ranks.from_first(code.current))
         try:
             stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
             answered = complete(work, setting, folder, count, ranks)
@@ -197,7 +195,6 @@ def main(node: str, run: Path, tokenizer: Path, benchmark: Path, out: Path, work
             write_completions(temporary / FILE, answered)
             ledger = describe(problems, shots, prompts, shortened, protocol, answered, setting, encoder)
             write_json(temporary / "ledger.json", ledger.as_json())
-        stage.discard(folder)
         facts["tokens"] = sum(completion.tokens for completion in answered)
 
 

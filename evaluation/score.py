@@ -28,8 +28,6 @@ from specs.pipeline.nodes import EvaluationNode
 from specs.schema.experiment import BenchmarkRun, Limits
 
 Answers = Sequence[tuple[Problem, Completion]]
-VERSION = 1
-"""Of the way verdicts are made: those of another version are not taken over."""
 DIGITS = 6
 """Decimals of a score: more than any benchmark resolves."""
 
@@ -218,7 +216,7 @@ def main(
     used: Tier = "T2" if unsafe_exec else tier
     section = {"limits": run.limits.model_dump(mode="json"), "tier": used, "python": platform.python_version()}
     inputs = {"problems": digest_json([asdict(p) for p in problems]), "protocol": protocol.name}
-    with stage.measuring("score", node) as facts, stage.scratch("score", VERSION, section, inputs) as folder:
+    with stage.measuring("score", node) as facts, stage.scratch("score", section, inputs) as folder:
         journal = folder / "verdicts.jsonl"
         try:
             scored = score(answers, protocol, run.limits, tier=used, audit=audit, workers=workers, verdicts=journal)
@@ -228,7 +226,6 @@ def main(
             sys.exit(130)
         with replacing(out) as temporary:
             write(temporary, answers, scored, run, protocol)
-        stage.discard(folder)
         facts["programs"] = len(answers)
         passed = sum(outcome.verdict == "passed" for outcome in scored.outcomes)
     click.echo(f"{passed} of {len(answers)} passed")

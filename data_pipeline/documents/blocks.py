@@ -100,12 +100,10 @@ def batches(items: Iterable[T], size: Callable[[T], int], limit: int, count: int
 
 @contextlib.contextmanager
 def resumable(name: str, section: object, inputs: Sequence[Path]) -> Iterator[Path]:
-    """Scratch folder of a stage, named by its section, the bytes of its inputs and this code; gone once it succeeds."""
-    code = {path.name: digest for path, digest in _code().items()}
+    """Scratch folder of a stage, named by its code, its section and the bytes of its inputs; gone once it succeeds."""
     digests = {f"{number}/{file}": digest for number, path in enumerate(inputs) for file, digest in _digests(path)}
-    with stage.scratch(name, 1, section, digests | code) as folder:
+    with stage.scratch(name, section, digests) as folder:
         yield folder
-        stage.discard(folder)
 
 
 def finish(
@@ -223,10 +221,3 @@ def _part(folder: Path, number: int, ending: str) -> Path:
 
 def _digests(path: Path) -> Iterable[tuple[str, str]]:
     return tree_digests(path).items()
-
-
-@functools.cache
-def _code() -> dict[Path, str]:
-    """Parts made by other code are not this code's: digests of the modules of this room."""
-    here = Path(__file__).parent
-    return {here / name: digest for name, digest in tree_digests(here).items() if name.endswith(".py")}

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from specs.common.errors import UserError
 from specs.loading.settings import load_settings
+from specs.pipeline import code
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -79,7 +80,7 @@ class Engine:
         if self.name == "native":
             # Threads of one process would take turns at Python.
             limits["use_process"] = True
-        worker = daft.cls(**limits)(_worker(daft))(_pickled(function))
+        worker = daft.cls(**limits)(_worker(daft))(_pickled(code.current()), _pickled(function))
         frame = self._frame(daft, [_pickled(task) for task in tasks])
         for row in frame.select("number", worker(daft.col("task")).alias("result")).iter_rows():
             yield row["number"], _unpickled(row["result"])
@@ -107,16 +108,18 @@ class Engine:
             results = dict(result for results_of_pass in here for result in results_of_pass)
             return [results[bucket] for bucket in sorted(results)]
         daft = self._started()
+        own = _pickled(code.current())
         shape = daft.DataType.struct({"bucket": daft.DataType.int64(), "data": daft.DataType.binary()})
 
         @daft.func(return_dtype=daft.DataType.list(shape))  # type: ignore[untyped-decorator]
         def split_one(task: bytes) -> list[dict[str, Any]]:
+            code.require(pickle.loads(own))
             given, buckets = pickle.loads(task)
             return [{"bucket": bucket, "data": data} for bucket, data in split(given, buckets).items()]
 
         @daft.func(return_dtype=daft.DataType.binary())  # type: ignore[untyped-decorator]
         def gather_one(pieces: list[bytes]) -> bytes:
-            return _guarded(gather, sorted(pieces))
+            return _guarded(own, gather, sorted(pieces))
 
         gathered: dict[int, R] = {}
         for number in range(passes):
@@ -237,14 +240,14 @@ def _connected(address: str, workers: int) -> tuple[int, int]:
 
 def _worker(daft: Any) -> type:
     class Worker:
-        """One process of a map; the function arrives once."""
+        """One process of a map; the function arrives once, with the code that it is part of."""
 
-        def __init__(self, function: bytes) -> None:
-            self._function = pickle.loads(function)
+        def __init__(self, own: bytes, function: bytes) -> None:
+            self._own, self._function = own, pickle.loads(function)
 
         @daft.method(return_dtype=daft.DataType.binary())  # type: ignore[untyped-decorator]
         def __call__(self, task: bytes) -> bytes:
-            return _guarded(self._function, pickle.loads(task))
+            return _guarded(self._own, self._function, pickle.loads(task))
 
     return Worker
 
@@ -256,8 +259,10 @@ def _pickled(value: object) -> bytes:
     return bytes(dumps(value))
 
 
-def _guarded(function: Callable[[Any], Any], given: Any) -> bytes:
+def _guarded(own: bytes, function: Callable[[Any], Any], given: Any) -> bytes:
+    """The result, or the UserError, pickled. `own`: the pickled code of the stage, which this process must have."""
     try:
+        code.require(pickle.loads(own))
         return _pickled((True, function(given)))
     except UserError as error:
         return _pickled((False, str(error)))

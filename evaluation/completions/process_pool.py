@@ -10,6 +10,7 @@ from multiprocessing.context import SpawnProcess
 from typing import TypeVar
 
 from specs.common.errors import UserError
+from specs.pipeline import code
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -33,7 +34,7 @@ def spread(
     try:
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, make), daemon=True)
+            process = context.Process(target=_work, args=(theirs, code.current(), make), daemon=True)
             with _deaf():
                 process.start()
             # Held by the process alone, so that its death is seen here as the end of the connection.
@@ -79,9 +80,10 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(connection: Connection, make: Callable[[], Callable[[Task], Result]]) -> None:
+def _work(connection: Connection, own: code.Code | None, make: Callable[[], Callable[[Task], Result]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        code.require(own)
         do = make()
         while (task := connection.recv()) is not None:
             connection.send((task[0], do(task[1])))

@@ -22,9 +22,6 @@ from specs.pipeline import stage
 from specs.pipeline.nodes import RunNode
 from specs.schema.training import Training
 
-VERSION = 1
-"""Of the resumable state; raised when older state could not go on to the same bits."""
-
 
 @dataclass(frozen=True)
 class Where:
@@ -95,7 +92,7 @@ def run_phase(
         "threads": run.reproducibility.threads,
         "device": run.cluster.device if kind_of(run.cluster.device) == "cuda" else "cpu",
     }
-    with stage.scratch(phase, VERSION, section, inputs) as scratch:
+    with stage.scratch(phase, section, inputs) as scratch:
         finished = scratch / "finished"
         if not finished.is_dir():
             job = Job.model_validate(
@@ -126,7 +123,6 @@ def run_phase(
             shutil.copytree(finished, temporary)
         if every := training.checkpoints.keep_every:
             checkpoint_files.outlive(scratch / "checkpoints", scratch.with_suffix(".kept"), every)
-        stage.discard(scratch)
 
 
 def require_ranks(training: Training, ranks: int) -> None:

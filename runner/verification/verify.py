@@ -23,8 +23,6 @@ from specs.schema.experiment import Device
 from specs.schema.training import Training
 
 Level = Literal["recorded", "within tolerance", "bitwise"]
-VERSION = 1
-"""Of the resumable state of an execution for verification."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ def _execute(run: History, steps: tuple[int, int] | None, ranks: int, device: De
     begin = checkpoint_files.step_of(start) + 1 if start else 1
     store, initial = _find_inputs(run, inputs)
     section = {"run": run.start, "from": begin, "to": last, "whole": whole, "device": device}
-    with stage.scratch("verify", VERSION, section, run.inputs) as scratch:
+    with stage.scratch(run.stage, section, run.inputs, label="verify") as scratch:
         if start is not None and not checkpoint_files.find(scratch / "checkpoints"):
             with replacing(scratch / "checkpoints" / start.name) as folder:
                 shutil.copytree(start, folder, copy_function=_link)
@@ -192,9 +190,7 @@ def _execute(run: History, steps: tuple[int, int] | None, ranks: int, device: De
         differing, farthest = _hold_against(run, again, begin, last)
         weights = not whole or sha256_file(again.folder / WEIGHTS) == sha256_file(run.folder / WEIGHTS)
         comparison = compare.compare(run if whole else _part(run, scratch, last), again)
-        result = Again(begin, last, whole, ranks, device, differing, weights, farthest, comparison)
-        stage.discard(scratch)
-    return result
+        return Again(begin, last, whole, ranks, device, differing, weights, farthest, comparison)
 
 
 def _hold_against(run: History, again: History, first: int, last: int) -> tuple[int, float]:

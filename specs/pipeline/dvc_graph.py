@@ -62,14 +62,15 @@ def lock_of(*experiments: Experiment) -> Lock:
 def expand(text: str, lock: Lock) -> dict[str, Stage]:
     """The stages of a `dvc.yaml` over a lock, by name as DVC gives it. Raises UserError where it cannot be expanded."""
     try:
-        stages = _parsed(text)["stages"]
+        stages = parse(text)["stages"]
         return {stage.name: stage for name, body in stages.items() for stage in _instances(name, body, lock)}
     except (KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"dvc.yaml cannot be expanded over the lock: {' '.join(str(error).split())}") from error
 
 
 @lru_cache(maxsize=2)
-def _parsed(text: str) -> Any:
+def parse(text: str) -> Any:
+    """A `dvc.yaml` as plain values. Raises UserError where it is not YAML."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

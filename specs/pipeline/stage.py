@@ -15,93 +15,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from specs.common.errors import UserError
 from specs.common.files import digest_json, write_json
 from specs.loading.settings import load_settings
+from specs.pipeline.code import Code, code_of, differing, running
+from specs.pipeline.ledger import EXAMPLES_PER_REASON as EXAMPLES_PER_REASON
+from specs.pipeline.ledger import Ledger as Ledger
 from specs.pipeline.lock import read_node
 from specs.schema.base import Section
 
 S = TypeVar("S", bound=Section)
 P = ParamSpec("P")
 R = TypeVar("R")
-
-EXAMPLES_PER_REASON = 5
-FACTS_IN_A_LIST = 1_000
-
-
-class Ledger:
-    """What a stage was given, what it passed on, and why it dropped the rest. Holds nothing that varies by run."""
-
-    def __init__(self) -> None:
-        self._sources: dict[str, dict[str, int]] = {}
-        self._drops: dict[str, dict[str, Any]] = {}
-        self._facts: dict[str, object] = {}
-
-    def take(self, source: str, size: int, documents: int = 1) -> None:
-        """Count what came in: documents and bytes of text."""
-        self._add(source, "in", documents, size)
-
-    def keep(self, source: str, size: int, documents: int = 1) -> None:
-        """Count what goes out."""
-        self._add(source, "out", documents, size)
-
-    def count(self, source: str, name: str, amount: int) -> None:
-        """Count something else of a source, such as tokens."""
-        counts = self._sources.setdefault(source, {})
-        counts[name] = counts.get(name, 0) + amount
-
-    def drop(self, reason: str, example: str, documents: int = 1) -> None:
-        """Count a drop; the first few examples of each reason are kept. An example begins with its source and a `/`."""
-        self._drop(reason, documents, {example.partition("/")[0]: documents}, [example])
-
-    def _drop(self, reason: str, documents: int, sources: dict[str, int], examples: list[str]) -> None:
-        entry = self._drops.setdefault(reason, {"documents": 0, "sources": {}, "examples": []})
-        entry["documents"] += documents
-        entry["sources"] = _joined(entry["sources"], sources)
-        entry["examples"] = (entry["examples"] + examples)[:EXAMPLES_PER_REASON]
-
-    def state(self, name: str, value: object) -> None:
-        """Record another fact of the result, as JSON."""
-        self._facts[name] = value
-
-    def merge(self, other: dict[str, Any]) -> None:
-        """Add what another ledger says `as_json`, of documents that come after those of this one.
-
-        Counts are added, examples kept up to their number. Of facts, numbers are added, lists are joined up to the
-        length of `FACTS_IN_A_LIST`, mappings are merged in the same way.
-        """
-        for source, counts in other["sources"].items():
-            own = self._sources.setdefault(source, {})
-            for key, amount in counts.items():
-                own[key] = own.get(key, 0) + amount
-        for reason, entry in other["drops"].items():
-            self._drop(reason, entry["documents"], entry["sources"], entry["examples"])
-        self._facts = _joined(self._facts, other["facts"])
-
-    def as_json(self) -> dict[str, object]:
-        """The ledger as written to `ledger.json`."""
-        totals = {
-            key: sum(counts.get(key, 0) for counts in self._sources.values())
-            for key in ("documents_in", "documents_out", "bytes_in", "bytes_out")
-        }
-        return {**totals, "sources": self._sources, "drops": self._drops, "facts": self._facts}
-
-    def _add(self, source: str, direction: str, documents: int, size: int) -> None:
-        self.count(source, f"documents_{direction}", documents)
-        self.count(source, f"bytes_{direction}", size)
-
-
-def _joined(one: Any, other: Any) -> Any:
-    if isinstance(one, dict):
-        return {
-            key: _joined(one[key], other[key]) if key in one and key in other else one.get(key, other.get(key))
-            for key in one | other
-        }
-    if isinstance(one, list):
-        return (one + other)[:FACTS_IN_A_LIST]
-    return one + other
 
 
 def node(address: str, kind: type[S]) -> S:
@@ -113,35 +40,72 @@ def node(address: str, kind: type[S]) -> S:
 
 
 @contextlib.contextmanager
-def scratch(stage: str, version: int, section: object, inputs: dict[str, str]) -> Iterator[Path]:
+def scratch(
+    stage: str, section: object, inputs: dict[str, str], *, label: str = "", accept_code_change: bool | None = None
+) -> Iterator[Path]:
     """Folder for resumable state, named by everything that the result depends on, under an exclusive lock.
 
-    It outlives a kill and is the same one for the same section and inputs; another section gets another folder.
-    The stage removes it with `discard` once its artifact is in place.
-    Raises UserError while another process works in it.
+    That is the stage's code (`code_of`), the section and the digests of its inputs. The folder outlives a kill and goes
+    once the body has ended: the artifact is then in place. `label`: what begins its name, where that is not the stage.
+    State that other code left is not continued: the stage starts anew and says so. With `accept_code_change` it goes on
+    from it (none: such a stage cannot), and `code.json` in the folder names the code that was accepted.
+    Raises UserError while another process works on the same, and at the end where the code has changed meanwhile.
     """
-    identity = digest_json({"stage": stage, "version": version, "section": section, "inputs": inputs})
-    folder = load_settings().folder("scratch") / f"{stage}-{identity[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock_path = folder.with_suffix(".lock")
-    with lock_path.open("a+", encoding="utf-8") as lock:
+    code, name = code_of(stage), label or stage
+    identity = digest_json({"stage": name, "section": section, "inputs": inputs})
+    place = load_settings().folder("scratch") / f"{name}-{identity[:16]}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(place, name):
+        folder = place.with_name(f"{place.name}-{code.digest[:16]}")
+        others = [path for path in sorted(place.parent.glob(f"{place.name}-*")) if path.is_dir() and not path.suffix]
+        others = [path for path in others if path != folder]
+        if others and accept_code_change:
+            _take_over(others, folder)
+        elif others and not folder.exists():
+            remedy = "; --accept-code-change goes on from it" if accept_code_change is False else ""
+            print(f"{name}: {_difference(others[0], code)}: starting anew{remedy}", file=sys.stderr, flush=True)
+        folder.mkdir(exist_ok=True)
+        held = Code.read(folder)
+        # Only an accepted change brings the state of another code here.
+        code = code if held is None else held if held.digest == code.digest else code.continuing(held)
+        code.write(folder)
+        with running(code):
+            yield folder
+        code.require_unchanged()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(place: Path, name: str) -> Iterator[None]:
+    """Hold the lock of a place in the scratch folder, whatever code works there: results go to the same artifact."""
+    with place.with_suffix(".lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             raise UserError(
-                f"{stage}: process {owner} is already working in {folder}; wait for it, or end it, and run again"
+                f"{name}: process {owner} is already working in {place}; wait for it, or end it, and run again"
             ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield folder
+        yield
 
 
-def discard(folder: Path) -> None:
-    """Remove a scratch folder whose artifact is finished."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _take_over(others: list[Path], folder: Path) -> None:
+    if folder.exists() or len(others) > 1:
+        states = ", ".join(path.name for path in [folder, *others] if path.exists())
+        raise UserError(f"state of more than one code lies in {folder.parent} ({states}): remove what shall not go on")
+    others[0].rename(folder)
+
+
+def _difference(other: Path, code: Code) -> str:
+    """What is said of the state that other code left."""
+    held = Code.read(other)
+    changed = differing(held.files, code.files) if held else []
+    what = f"{changed[0]}{' and more' if len(changed) > 1 else ''}" if changed else "its code"
+    return f"{what} has changed since it was interrupted (its state stays in {other})"
 
 
 @contextlib.contextmanager
