@@ -15,7 +15,7 @@ from data_pipeline.documents import licences
 from data_pipeline.documents.blocks import batches
 from data_pipeline.documents.document_stage import pass_over
 from data_pipeline.documents.documents import Document, document_id
-from data_pipeline.filters.fast_accept import GLANCES
+from data_pipeline.filters.fast_accept import FAST_ACCEPT
 from data_pipeline.filters.quality import KEPT, QUALITY, Verdict, encoded, may_be_encoded
 from data_pipeline.filters.redact import NOTHING, Suspicion, redact_document, suspicions
 from specs.pipeline import stage
@@ -34,15 +34,15 @@ def licence(document: Document, limits: Filter) -> Verdict:
 
 
 FILTERS = (licence, *QUALITY)
-"""In the order in which they are asked; `encoded` comes last."""
+"""In their order; `encoded` comes last."""
 
 
 def judge(document: Document, limits: Filter, may_be: Sequence[bool] = (True, True, True)) -> Verdict:
     """Verdict of all filters: the first refusal, or kept. `may_be` is what `may_be_encoded` says of the text."""
     lines = document.text.count("\n") + 1
     for check in FILTERS:
-        glance = GLANCES.get(check)
-        if glance is None or not glance(document, lines, limits):
+        proof = FAST_ACCEPT.get(check)
+        if proof is None or not proof(document, lines, limits):
             verdict = check(document, limits)
             if not verdict[0]:
                 return verdict

@@ -15,18 +15,19 @@ _COUNTRIES = (
     "ug uk us uy uz va vc ve vg vi vn vu wf ws ye yt za zm zw"
 )
 _GENERIC = (
-    "aero app arpa art asia bank berlin best bike biz blog build business cafe cam camp capital care careers cash cat "
-    "center chat church city click cloud club codes coffee com community company computer consulting cool coop "
+    "aero app arpa art asia bank berlin best bike biz blog build business cafe cam camp capital care careers cash "
+    "cat center chat church city click cloud club codes coffee com community company computer consulting cool coop "
     "dance design dev digital direct directory domains earth education edu email energy engineer engineering "
-    "enterprises estate events exchange expert family fans farm finance fit foundation fun fund fyi gallery games gmbh "
-    "gold google gov graphics group guide guru health help host hosting house icu immo info ink institute int "
-    "international jobs kim kitchen koeln land law legal life limited link live llc lol london love ltd ltda management "
-    "market marketing mba media mil mobi moe money museum name net network news ngo ninja nyc one ong online org page "
-    "paris partners photo photos photography pictures pizza plus post press pro productions properties pub quebec radio "
-    "red reise reisen report review reviews rip rocks ruhr run sale school science scot security services sexy shop "
-    "show site ski social software solar solutions space store stream studio style support surf swiss sydney systems "
-    "tax team tech technology tel tips tirol today tokyo tools top tours town toys trade training travel university "
-    "vegas ventures video vip vision vote wales wang watch wedding wien wiki win work works world wtf xxx xyz yoga zone"
+    "enterprises estate events exchange expert family fans farm finance fit foundation fun fund fyi gallery games "
+    "gmbh gold google gov graphics group guide guru health help host hosting house icu immo info ink institute int "
+    "international jobs kim kitchen koeln land law legal life limited link live llc lol london love ltd ltda "
+    "management market marketing mba media mil mobi moe money museum name net network news ngo ninja nyc one ong "
+    "online org page paris partners photo photos photography pictures pizza plus post press pro productions "
+    "properties pub quebec radio red reise reisen report review reviews rip rocks ruhr run sale school science scot "
+    "security services sexy shop show site ski social software solar solutions space store stream studio style "
+    "support surf swiss sydney systems tax team tech technology tel tips tirol today tokyo tools top tours town "
+    "toys trade training travel university vegas ventures video vip vision vote wales wang watch wedding wien wiki "
+    "win work works world wtf xxx xyz yoga zone"
 )
 ENDS = frozenset((*_COUNTRIES.split(), *_GENERIC.split()))
 """Top-level domains of IANA's root zone: those of countries, and generic ones that mail is seen from. Names that code

@@ -77,7 +77,13 @@ def ipv6(line: str) -> Iterator[Extent]:
     for match in _IPV6.finditer(line):
         before = line[: match.start()]
         if match[0].count(":") > 1 and is_public(match[0]) and not _SLICE.search(before[-_NEARBY:]):
-            quoted = before[-1:] in ("'", '"', "`", "[") and line[match.end() : match.end() + 1] in ("'", '"', "`", "]", "/")
+            quoted = before[-1:] in ("'", '"', "`", "[") and line[match.end() : match.end() + 1] in (
+                "'",
+                '"',
+                "`",
+                "]",
+                "/",
+            )
             if quoted or len(list(filter(None, match[0].split(":")))) > 3 or _ADDRESS_WORDS.search(before[-_NEARBY:]):
                 yield match.span()
 

@@ -27,7 +27,6 @@ BROKEN = "left alone, because the program would not parse"
 """Under which name replacements are counted that were left out."""
 
 
-
 def loosened(pattern: str) -> str:
     """A pattern of which every match of `pattern` holds a match, for RE2: repeated 8 times or more where 8 or more are
     needed, else as often as needed or more, because RE2 unrolls what is counted."""
@@ -95,9 +94,7 @@ def suspicions(texts: Sequence[str]) -> list[Suspicion]:
     return result
 
 
-def redact(
-    text: str, language: str, section: Redact, suspicion: Suspicion | None = None
-) -> tuple[str, Counter[str]]:
+def redact(text: str, language: str, section: Redact, suspicion: Suspicion | None = None) -> tuple[str, Counter[str]]:
     """The text with everything redacted that the section names, and how much of each kind.
 
     `suspicion` is what `suspicions` says of this text; it saves time where many texts are searched at once.
@@ -148,14 +145,11 @@ def replacements(text: str, language: str, section: Redact, suspicion: Suspicion
 def _personal(text: str, language: str, section: Redact, starts: Sequence[int]) -> list[Replacement]:
     found: list[Replacement] = []
     for start, line in _texts(text, starts):
-        if section.emails and "@" in line:
+        if section.emails:
             extents = personal_data.emails(text, start, start + len(line))
             found += [Replacement(*extent, "emails", EMAIL) for extent in extents]
-        for new, extents in (
-            (IPV4, personal_data.ipv4(line) if section.addresses and line.count(".") >= 3 else ()),
-            (IPV6, personal_data.ipv6(line) if section.addresses and line.count(":") >= 2 else ()),
-        ):
-            found += [Replacement(start + first, start + last, "addresses", new) for first, last in extents]
+        for new, search in ((IPV4, personal_data.ipv4), (IPV6, personal_data.ipv6)) if section.addresses else ():
+            found += [Replacement(start + first, start + last, "addresses", new) for first, last in search(line)]
     # In code an address stands in a comment or a string; elsewhere it is an expression.
     inside = _in_literals(text, language, found)
     return found if inside is None else [each for each in found if each in inside]
@@ -241,7 +235,7 @@ def _texts(text: str, starts: Sequence[int]) -> Iterator[tuple[int, str]]:
 
 
 def _lines(array: pa.LargeStringArray, texts: Sequence[str], pattern: str) -> dict[int, tuple[int, ...]]:
-    """Of the texts, by their numbers, in which RE2 finds a pattern that matches no line break: where its lines begin."""
+    """By the number of a text in which RE2 finds a pattern that matches no line break: where its lines begin."""
     numbers = np.flatnonzero(pc.match_substring_regex(array, pattern=pattern)).tolist()
     split = [texts[number].split("\n") for number in numbers]
     # At once: to prepare the pattern takes longer than to search a text.

@@ -149,12 +149,10 @@ def secrets(line: str, language: str) -> Iterator[Extent]:
     for match in _URL.finditer(line):
         if _is_password(match["user"], match["password"], match["host"]):
             yield match.span("password")
-    for match in _QUOTED.finditer(line):
+    bare = _BARE.fullmatch(line) if language in _BARE_LANGUAGES else None
+    for match in (*_QUOTED.finditer(line), *([] if bare is None else [bare])):
         if not _NO_SECRET.fullmatch(match["before"] + match["name"]) and looks_random(match["value"]):
             yield match.span("value")
-    if language in _BARE_LANGUAGES and (found := _BARE.fullmatch(line)) is not None:
-        if not _NO_SECRET.fullmatch(found["before"] + found["name"]) and looks_random(found["value"]):
-            yield found.span("value")
 
 
 def looks_random(value: str) -> bool:
@@ -217,7 +215,9 @@ _KEY_BLOCK = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?P<between>(?:[^-]|-(?!----)){20,20000}+)"
     r"-----END [A-Z0-9 ]{0,30}PRIVATE KEY"
 )
-_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{16,}={0,2}(?![A-Za-z0-9+/=])(?:(?:\r?\n)[ \t]*[A-Za-z0-9+/]{4,}={0,2}(?=\s))*+")
+_BASE64 = re.compile(
+    r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{16,}={0,2}(?![A-Za-z0-9+/=])(?:(?:\r?\n)[ \t]*[A-Za-z0-9+/]{4,}={0,2}(?=\s))*+"
+)
 # Between the marks stand, beside the body, its headers (RFC 1421, RFC 4880), and what makes a string of each line.
 _HEADER = re.compile(r"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset)[^\n]*?(?=\\n|\n|[\"'])")
 _AROUND = re.compile(r"\\[nr]|[\s\"'+(),;#*\\rb=&.]")
@@ -227,7 +227,7 @@ _LEAST_BODY = 40
 def key_bodies(text: str) -> Iterator[list[Extent]]:
     """Of each private key, where the lines of its base64 body are: code between two marks is no key."""
     for block in _KEY_BLOCK.finditer(text):
-        start, stop = block.span("between")
+        start = block.start("between")
         between = _HEADER.sub(lambda match: " " * len(match[0]), block["between"])
         # An escaped line end is two characters, of which the second is a letter.
         between = re.sub(r"\\[nr]", "  ", between)
