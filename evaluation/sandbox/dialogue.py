@@ -1,8 +1,11 @@
 """The dialogue of the supervisor with the process of one program: candidate, tests, nonce, each in its turn."""
 
+import contextlib
 import json
+import os
 import re
 import secrets
+import signal
 import socket
 import struct
 from dataclasses import dataclass
@@ -30,6 +33,20 @@ class Broken(Exception):
     """The sandbox itself ended or answers no more: it is discarded, and the program gets another."""
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How the server says that a process ended."""
+
+    code: int
+    """Exit status; of a process that a signal ended, the signal's number below 0."""
+    seconds: float
+    """Processor time."""
+    late: bool
+    """The wall-clock limit came first."""
+    dirty: bool
+    """It touched the folder that programs share."""
+
+
 def converse(channel: socket.socket, program: Program) -> Outcome | None:
     """The dialogue with one program's process; None where that process ended, or broke the rules, without a report."""
     try:
@@ -46,7 +63,7 @@ def converse(channel: socket.socket, program: Program) -> Outcome | None:
                     return Outcome("passed")
     except (EOFError, ConnectionError):
         return None
-    return _ended(kind, data)
+    return reported(kind, data)
 
 
 def define(channel: socket.socket, candidate: str) -> Outcome | None:
@@ -56,24 +73,45 @@ def define(channel: socket.socket, candidate: str) -> Outcome | None:
         kind, data = _receive(channel)
     except (EOFError, ConnectionError):
         return None
-    return _ended(kind, data) if kind != b"D" or data else None
+    return reported(kind, data) if kind != b"D" or data else None
 
 
-def _ended(kind: bytes, data: bytes) -> Outcome:
+def reported(kind: bytes, data: bytes) -> Outcome:
+    """What a process says of its end, whatever it says: it is the candidate's process, and nothing is taken on trust.
+
+    Total, but for Broken, raised where the process says that the sandbox did not hold.
+    """
     if kind == b"H":
         raise Broken(data.decode(errors="replace"))
-    return _reported(data) if kind == b"F" else Outcome("crashed", _NOISE)
+    match _parsed(data) if kind == b"F" else None:
+        case [("wrong" | "crashed" | "memory" | "blocked") as verdict, str(message)]:
+            return Outcome(verdict, normalised(message))
+    return Outcome("crashed", _NOISE)
 
 
-def _reported(data: bytes) -> Outcome:
-    """The failure that a process reports. It is the candidate's process: nothing in it is taken on trust."""
+def ending(data: bytes) -> Ending:
+    """What the server says of a process. Raises Broken where that is no such report."""
+    match _parsed(data):
+        case {"status": int(status), "seconds": float(seconds), "late": bool(late), "dirty": bool(dirty)}:
+            with contextlib.suppress(ValueError, OverflowError):
+                return Ending(os.waitstatus_to_exitcode(status), seconds, late, dirty)
+    raise Broken("the server of the sandbox sends no report")
+
+
+def signal_name(number: int) -> str:
+    """Name of a signal; real-time signals have none of their own in Python."""
     try:
-        verdict, message = json.loads(data)
-    except (ValueError, TypeError):
-        return Outcome("crashed", _NOISE)
-    if verdict not in ("wrong", "crashed", "memory", "blocked") or not isinstance(message, str):
-        return Outcome("crashed", _NOISE)
-    return Outcome(verdict, normalised(message))
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _parsed(data: bytes) -> object:
+    """What bytes say as JSON; none where they are none, or are nested too deeply to be read."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError, MemoryError):
+        return None
 
 
 def normalised(message: str) -> str:

@@ -9,7 +9,6 @@ the container, for machines that offer no namespaces; T2 is `--unsafe-exec`, lim
 """
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -20,7 +19,7 @@ from typing import Literal, Self
 
 from evaluation.protocols.program import Program
 from evaluation.sandbox.container import container, server, system_paths, unused_user
-from evaluation.sandbox.dialogue import Broken, Outcome, converse
+from evaluation.sandbox.dialogue import Broken, Outcome, converse, ending, signal_name
 from evaluation.sandbox.seccomp import OWN, seccomp_filter
 from specs.common.errors import UserError
 from specs.schema.experiment import Limits
@@ -104,12 +103,10 @@ class Sandbox:
             report = self._control.recv(_MAX_REPORT)
         except OSError as error:
             raise Broken from error
-        if not report:
-            raise Broken
-        end = json.loads(report)
-        if end["dirty"]:
+        end = ending(report)
+        if end.dirty:
             self.discard()
-        return self._judge(os.waitstatus_to_exitcode(end["status"]), end["seconds"], end["late"])
+        return self._judge(end.code, end.seconds, end.late)
 
     def _judge(self, code: int, seconds: float, late: bool) -> Outcome:
         """What ended a program that did not report itself."""
@@ -120,7 +117,7 @@ class Sandbox:
         if code == -signal.SIGSYS:
             return Outcome("blocked", "forbidden system call")
         if code < 0:
-            return Outcome("crashed", f"ended by {signal.Signals(-code).name}")
+            return Outcome("crashed", f"ended by {signal_name(-code)}")
         return Outcome("crashed", f"ended before its tests did, with exit status {code}")
 
     def _start(self) -> None:

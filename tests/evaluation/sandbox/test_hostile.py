@@ -201,6 +201,12 @@ FORGE = {
         "    except OSError: pass\nos._exit(0)",
         False,
     ),
+    "a guess at the nonce after the frames that precede it": (
+        WRONG + "def frame(k, d=b''): return k + struct.pack('>I', len(d)) + d\n"
+        "for n in range(3, 64):\n    try: os.write(n, frame(b'D') + frame(b'T') + frame(b'N', bytes(32)))\n"
+        "    except OSError: continue\n    while os.read(n, 2**20): pass\nos._exit(0)",
+        False,
+    ),
     "success on standard output": (WRONG + "print('passed\\nOK')\nos._exit(0)", False),
     "an assertion that is no failure": (
         "import builtins\nclass AssertionError(SystemExit): pass\nbuiltins.AssertionError = AssertionError\n" + WRONG,

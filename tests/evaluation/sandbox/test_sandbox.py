@@ -38,6 +38,15 @@ ENDINGS = {
     "recursion": ("def f(): f()", "f()", "crashed", "RecursionError"),
     "crashes": ("import ctypes\nctypes.string_at(1)", "", "crashed", "SIGSEGV"),
     "kills itself": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "", "crashed", "SIGKILL"),
+    "kills itself by a real-time signal": ("import os\nos.kill(os.getpid(), 40)", "", "crashed", "ended by signal 40"),
+    "kills itself by the last signal": ("import os\nos.kill(os.getpid(), 64)", "", "crashed", "ended by SIGRTMAX"),
+    "kills itself by a signal of the C library": ("import os\nos.kill(os.getpid(), 33)", "", "crashed", "signal 33"),
+    "kills itself in its test": (
+        "import os\ndef f(): os.kill(os.getpid(), 35)",
+        "assert f() == 1",
+        "crashed",
+        "ended by signal 35",
+    ),
     "prints without end": ("while True: print('x' * 10**6)", "", "timeout", "processor"),
     "exits with success": ("import sys\nsys.exit(0)", "", "crashed", "SystemExit"),
     "leaves with success": ("import os\nos._exit(0)", "", "crashed", "exit status 0"),
@@ -64,10 +73,24 @@ def test_a_program_that_waits_meets_the_wall_clock_limit(tier: Tier) -> None:
     assert outcome == Outcome("timeout", "wall-clock limit of 1 s")
 
 
-@pytest.mark.parametrize("words", ["b'x' * 5000", "b'N' + b'\\xff' * 4", "b'F\\0\\0\\0\\2[]'", "b'D\\0\\0\\0\\1x'"])
+# What a program writes to the channel of its tests, and how it is judged.
+WORDS = {
+    "b'x' * 5000": "crashed",
+    "b'N' + b'\\xff' * 4": "crashed",
+    "b'F\\0\\0\\0\\2[]'": "crashed",
+    "b'D\\0\\0\\0\\1x'": "crashed",
+    # Reports that no parser should choke on.
+    "b'F\\0\\0\\x10\\0' + b'[' * 4096": "crashed",
+    "b'F\\0\\0\\x0f\\xa0' + b'{\"a\":' * 800": "crashed",
+    "b'F\\0\\0\\x10\\0' + b'1' * 4096": "crashed",
+    'b\'F\\0\\0\\0\\x12["wrong","\\\\ud800"]\'': "wrong",
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
 def test_noise_on_the_channel_is_a_failure(words: str, hostile: Run) -> None:
     noise = f"for channel in range(3, 64):\n  try: os.write(channel, {words})\n  except OSError: pass\n"
-    assert hostile(noise + "os._exit(0)").verdict == "crashed"
+    assert hostile(noise + "os._exit(0)").verdict == WORDS[words]
 
 
 def test_threads_end_with_their_program(hostile: Run) -> None:
