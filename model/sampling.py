@@ -8,20 +8,15 @@ and however many. Its random numbers come from a stream of its own.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.decoder.kv_cache import Cache
 from model.decoder.transformer import Transformer
-from specs.common.errors import UserError
 from specs.common.files import canonical_json
-from specs.schema.training import Architecture
 
 Finished = Callable[[Sequence[int]], bool]
 Done = Callable[[int, list[int]], None]
@@ -63,24 +58,63 @@ class Sampling:
     max_new_tokens: int
 
 
+_REJECTIONS = 16
+"""Draws outside the nucleus after which it is sorted out: at a top_p of 0.5 one token in 65,536 comes to that."""
+
+
+class NotFiniteError(ValueError):
+    """The model's logits hold no distribution: they are NaN or infinite."""
+
+    def __init__(self, row: int, position: int = 0) -> None:
+        super().__init__(f"the logits of row {row} at position {position} are not finite")
+        self.row, self.position = row, position
+
+
 def pick(logits: Tensor, streams: Sequence[Stream | None], temperature: float, top_p: float) -> list[int]:
     """One token id for each row of logits fp32 [B, V]; a row without a stream yields any id and draws nothing.
 
     Nucleus sampling (Holtzman et al., 2020) by rejection: draw from the whole distribution until the token lies in the
     nucleus, which the mass of the tokens before it decides (more likely ones; of equal ones, those with lower ids). The
-    distribution is that of truncating and rescaling, without sorting the vocabulary; about 1 / top_p draws at most.
+    distribution is that of truncating and rescaling, without sorting the vocabulary. Where the nucleus is so small that
+    `_REJECTIONS` draws miss it, it is sorted out and drawn from: the same distribution.
+    Raises NotFiniteError where a row with a stream has no distribution.
     """
     if temperature == 0 or top_p == 0:
-        return [int(token) for token in logits.argmax(dim=-1).tolist()]
+        best = logits.argmax(dim=-1, keepdim=True)
+        # The greatest of all is not finite where one is NaN or infinite, or all are minus infinity.
+        _require_finite(logits.gather(1, best)[:, 0], streams)
+        return [int(token) for token in best[:, 0].tolist()]
     likely = (logits.float() / temperature).softmax(dim=-1)  # [B, V]
     upto = likely.cumsum(dim=-1, dtype=torch.float64)  # [B, V]
+    _require_finite(upto[:, -1], streams)
     drawn = [0.0 if stream is None else stream.uniform() for stream in streams]
     chosen = _draw(likely, upto, drawn, top_p)
     for row, stream in enumerate(streams):
-        # One row at a time from here: the shape of a sum, and so its rounding, then depends on no other row.
-        while stream is not None and chosen[row] is None:
-            chosen[row] = _draw(likely[row : row + 1], upto[row : row + 1], [stream.uniform()], top_p)[0]
+        if stream is not None and chosen[row] is None:
+            # One row at a time from here: the shape of a sum, and so its rounding, then depends on no other row.
+            chosen[row] = _redraw(likely[row : row + 1], upto[row : row + 1], stream, top_p)
     return [token or 0 for token in chosen]
+
+
+def _require_finite(values: Tensor, streams: Sequence[Stream | None]) -> None:
+    """Raise NotFiniteError for the first row with a stream whose value [B] is not finite."""
+    for row, (finite, stream) in enumerate(zip(values.isfinite().tolist(), streams, strict=True)):
+        if stream is not None and not finite:
+            raise NotFiniteError(row)
+
+
+def _redraw(likely: Tensor, upto: Tensor, stream: Stream, top_p: float) -> int:
+    """A token of the nucleus, after one draw that missed it. likely, upto: [1, V]."""
+    for _ in range(_REJECTIONS):
+        token = _draw(likely, upto, [stream.uniform()], top_p)[0]
+        if token is not None:
+            return token
+    # Stable: of equal tokens those with lower ids come first, as in `_draw`.
+    shares, ids = likely[0].double().sort(descending=True, stable=True)
+    after = shares.cumsum(dim=-1)
+    size = max(1, int(((after - shares) < top_p * after[-1]).sum()))
+    level = torch.tensor(stream.uniform(), dtype=torch.float64, device=likely.device) * after[size - 1]
+    return int(ids[torch.searchsorted(after[:size], level, right=True).clamp_(max=size - 1)])
 
 
 def _draw(likely: Tensor, upto: Tensor, drawn: Sequence[float], top_p: float) -> list[int | None]:
@@ -121,55 +155,82 @@ def sample(
     when none waits. A forward pass computes `tile` rows, padded where there are fewer: `rows` changes no answer, `tile`
     may. `finished` is asked after each id, with all new ids of a request so far; `done` is told the index and the ids
     of a request as soon as it has ended. Requests whose streams start afresh, and the same capacity and tile, give the
-    same ids. Raises ValueError where a prompt does not fit.
+    same ids. Raises ValueError where a prompt does not fit, and NotFiniteError (`row`: the index of the request,
+    `position`: that of the token that was to come) where the model gives no distribution.
     """
     longest = capacity - sampling.max_new_tokens
     for request in requests:
         if not 1 <= len(request.prompt) <= longest:
             raise ValueError(f"a prompt of {len(request.prompt)} ids does not fit in 1 to {longest}")
     prompts = _Prompts(model, capacity, longest)
-    answers: list[list[int]] = [[] for _ in requests]
-    waiting = iter(range(len(requests)))
-
-    def over(index: int) -> bool:
-        if len(answers[index]) < sampling.max_new_tokens and not finished(answers[index]):
-            return False
-        if done:
-            done(index, answers[index])
-        return True
-
-    def begin(group: _Group, row: int) -> None:
-        for index in waiting:
-            logits, read = prompts.read(requests[index].prompt)
-            answers[index] += pick(logits, [requests[index].stream], sampling.temperature, sampling.top_p)
-            if not over(index):
-                group.cache.fill(row, read)
-                group.running[row] = index
-                return
-        group.running[row] = None
-
+    work = _Work(requests, sampling, finished, done)
     rows = min(rows, len(requests))
     groups = [_Group(prompts.cache(tile), min(tile, rows - start)) for start in range(0, rows, tile)]
     for group in groups:
         for row in range(len(group.running)):
-            begin(group, row)
+            group.running[row] = work.begin(prompts, group.cache, row)
     while any(group.busy for group in groups):
         for group in groups:
             if not group.busy:
                 continue
-            last = [(0, 0) if index is None else _last(requests[index], answers[index]) for index in group.running]
+            last = [(0, 0) if index is None else work.last(index) for index in group.running]
             last += [(0, 0)] * (tile - len(last))
             tokens, positions = torch.tensor(last, device=prompts.device).unsqueeze(-1).unbind(1)  # [tile, 1] each
             hidden = model.hidden(tokens, positions=positions, cache=group.cache)  # [tile, 1, C]
-            streams = [None if index is None else requests[index].stream for index in group.running]
-            streams += [None] * (tile - len(streams))
-            chosen = pick(model.logits(hidden[:, -1]), streams, sampling.temperature, sampling.top_p)
-            for row, index in enumerate(group.running):
-                if index is not None:
-                    answers[index].append(chosen[row])
-                    if over(index):
-                        begin(group, row)
-    return answers
+            running = [*group.running, *[None] * (tile - len(group.running))]
+            ended = work.step(model.logits(hidden[:, -1]), running)
+            for row in ended:
+                group.running[row] = work.begin(prompts, group.cache, row)
+    return work.answers
+
+
+class _Work:
+    """Requests, their answers so far, and which of them wait."""
+
+    def __init__(self, requests: Sequence[Request], sampling: Sampling, finished: Finished, done: Done | None) -> None:
+        self._requests, self._sampling, self._finished, self._done = requests, sampling, finished, done
+        self.answers: list[list[int]] = [[] for _ in requests]
+        self._waiting = iter(range(len(requests)))
+
+    def begin(self, prompts: "_Prompts", cache: Cache, row: int) -> int | None:
+        """Read the next prompt into a row and choose its first token; the index of its request, none if none waits."""
+        for index in self._waiting:
+            logits, read = prompts.read(self._requests[index].prompt)
+            if not self.step(logits, [index]):
+                cache.fill(row, read)
+                return index
+        return None
+
+    def last(self, index: int) -> tuple[int, int]:
+        """Id and position of the newest token of a request."""
+        answer = self.answers[index]
+        return answer[-1], len(self._requests[index].prompt) + len(answer) - 1
+
+    def step(self, logits: Tensor, running: Sequence[int | None]) -> list[int]:
+        """Choose the next token of each request under way, logits [B, V]; the rows whose requests have ended."""
+        streams = [None if index is None else self._requests[index].stream for index in running]
+        try:
+            chosen = pick(logits, streams, self._sampling.temperature, self._sampling.top_p)
+        except NotFiniteError as error:
+            index = running[error.row]
+            assert index is not None
+            position = len(self._requests[index].prompt) + len(self.answers[index])
+            raise NotFiniteError(index, position) from error
+        ended = []
+        for row, index in enumerate(running):
+            if index is not None:
+                self.answers[index].append(chosen[row])
+                if self._over(index):
+                    ended.append(row)
+        return ended
+
+    def _over(self, index: int) -> bool:
+        answer = self.answers[index]
+        if len(answer) < self._sampling.max_new_tokens and not self._finished(answer):
+            return False
+        if self._done:
+            self._done(index, answer)
+        return True
 
 
 class _Group:
@@ -182,11 +243,6 @@ class _Group:
     @property
     def busy(self) -> bool:
         return any(index is not None for index in self.running)
-
-
-def _last(request: Request, answer: Sequence[int]) -> tuple[int, int]:
-    """Id and position of the newest token."""
-    return answer[-1], len(request.prompt) + len(answer) - 1
 
 
 class _Prompts:
@@ -231,38 +287,3 @@ def tiles(
     for capacity, members in sorted(buckets.items()):
         for start in range(0, len(members), size):
             yield capacity, members[start : start + size]
-
-
-def load_for_sampling(
-    path: Path, architecture: Architecture, vocab_size: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> Transformer:
-    """The decoder with the weights of a safetensors file, as a finished run leaves them.
-
-    Raises UserError where the file is missing or damaged, or its tensors are not those of this architecture.
-    """
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: no readable weights ({error}); run the training stage again") from error
-    with torch.device("meta"):
-        model = Transformer(architecture, vocab_size, device=device)
-    wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
-    # A tied matrix is one parameter under two names; a file may hold it under either or both.
-    held = {name: weights[name].shape for name in weights if name in wanted or not architecture.tie_embeddings}
-    if held != wanted:
-        odd = next(name for name in sorted({*held, *wanted}) if held.get(name) != wanted.get(name))
-        raise UserError(
-            f"{path}: {odd} is {_shape(held.get(odd))} in the file, {_shape(wanted.get(odd))} in the spec: "
-            "the weights are of another architecture"
-        )
-    for name in wanted:
-        module, _, last = name.rpartition(".")
-        value = nn.Parameter(weights[name].to(device=device, dtype=dtype), requires_grad=False)
-        setattr(model.get_submodule(module), last, value)
-    if architecture.tie_embeddings:
-        model.output.weight = model.embedding.weight
-    return model.eval()
-
-
-def _shape(shape: torch.Size | None) -> str:
-    return "absent" if shape is None else str(tuple(shape))

@@ -160,7 +160,7 @@ def sampler(architecture: "Architecture", folder: Path) -> "Transformer":
 
     from model.decoder.init import initial_values
     from model.decoder.transformer import Transformer
-    from model.sampling import load_for_sampling
+    from model.weights import load_for_sampling
 
     with torch.device("meta"):
         shapes = {

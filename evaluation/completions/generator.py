@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from evaluation.completions.completions import Completion
 from evaluation.completions.journal import Journal
 from evaluation.protocols.protocol import Protocol
 from evaluation.protocols.registry import find_protocol
-from model.sampling import Request, Sampling, Stream, load_for_sampling, sample
+from model.sampling import NotFiniteError, Request, Sampling, Stream, sample
+from model.weights import load_for_sampling
 from specs.common.errors import UserError
 from specs.schema.experiment import BenchmarkRun
 from specs.schema.training import Architecture
@@ -96,18 +97,30 @@ class Answerer:
             completions[index] = self._completion(tile.samples[index], ids)
             self._journal.note(completions[index])
 
+        try:
+            self._continue(requests, tile.capacity, note)
+        except NotFiniteError as error:
+            told = tile.samples[error.row]
+            raise UserError(
+                f"{self._setting.run}: {told.task_id} sample {told.sample}: the model's logits at position "
+                f"{error.position} are not finite: its weights are broken or its arithmetic overflows; look at the "
+                "losses of the run, and train again from a checkpoint before it diverged"
+            ) from error
+        self._journal.flush()
+        return [completions[index] for index in range(len(tile.samples))]
+
+    def _continue(self, requests: Sequence[Request], capacity: int, note: Callable[[int, list[int]], None]) -> None:
+        request = self._setting.request
         sample(
             self._model,
             requests,
             Sampling(request.temperature, request.top_p, request.max_new_tokens),
             rows=self._setting.rows,
             tile=self._setting.tile,
-            capacity=tile.capacity,
+            capacity=capacity,
             finished=self._finished,
             done=note,
         )
-        self._journal.flush()
-        return [completions[index] for index in range(len(tile.samples))]
 
     def _finished(self, ids: Sequence[int]) -> bool:
         if ids[-1] < len(Special):

@@ -5,6 +5,7 @@ import operator
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from data_pipeline.documents.documents import Document, document_id
 from data_pipeline.problems import Problem
@@ -31,7 +32,7 @@ from evaluation.completions.journal import Journal, read_journal
 from evaluation.completions.process_pool import spread
 from evaluation.protocols.registry import find_protocol
 from model.decoder.transformer import Transformer
-from model.sampling import load_for_sampling
+from model.weights import load_for_sampling
 from specs.common.errors import UserError
 from specs.common.files import digest_json, tree_digests
 from specs.pipeline import stage
@@ -323,6 +324,22 @@ def test_missing_weights_are_one_clear_line(invoke: object, tmp_path: Path) -> N
     result = invoke("out", weights=tmp_path / "empty")  # type: ignore[operator]
     assert result.exit_code == 2
     assert "there are no weights; run the finetune stage" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_weights_that_give_no_distribution_are_one_clear_line(
+    value: float, workers: str, invoke: object, trained: Path, tmp_path: Path
+) -> None:
+    """Above temperature 0 this went on for ever: no draw fell on a token."""
+    (tmp_path / "broken").mkdir()
+    weights = load_file(trained / "model.safetensors")
+    weights["output.weight"] = torch.full_like(weights["output.weight"], value)
+    save_file(weights, tmp_path / "broken" / "model.safetensors")
+    result = invoke("out", "--workers", workers, weights=tmp_path / "broken")  # type: ignore[operator]
+    assert result.exit_code == 2
+    assert re.search(r"broken: \d+ sample \d: the model's logits at position \d+ are not finite", result.output)
     assert "Traceback" not in result.output
 
 

@@ -2,17 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from model.decoder.transformer import Transformer
-from model.sampling import Request, Sampling, Stream, load_for_sampling, pick, sample, tiles
-from specs.common.errors import UserError
+from model.sampling import NotFiniteError, Request, Sampling, Stream, pick, sample, tiles
 from specs.schema.training import Architecture, Attention
 
 SPEC = Architecture(
@@ -195,27 +192,96 @@ def test_a_prompt_too_long_for_the_context_is_refused() -> None:
         list(tiles([105], 24, 128, 4))
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_weights_come_back_from_their_file(tied: bool, tmp_path: Path) -> None:
-    spec = SPEC.model_copy(update={"tie_embeddings": tied})
-    torch.manual_seed(1)
-    saved = Transformer(spec, VOCABULARY).eval()
-    save_file({name: value.detach() for name, value in saved.named_parameters()}, tmp_path / "model.safetensors")
-    loaded = load_for_sampling(tmp_path / "model.safetensors", spec, VOCABULARY)
-    tokens = torch.tensor([prompt(5)])
-    with torch.no_grad():
-        assert torch.equal(loaded(tokens), saved(tokens))
+# Logits of three rows, one of them broken, and how: each kind of broken row is refused, wherever the bad value stands.
+BROKEN = {
+    "NaN": [float("nan"), 0.0, 1.0],
+    "NaN at the end": [0.0, 1.0, float("nan")],
+    "infinity": [0.0, float("inf"), 1.0],
+    "all minus infinity": [float("-inf")] * 3,
+    "all NaN": [float("nan")] * 3,
+}
 
 
-def test_weights_of_another_architecture_are_one_clear_line(model: Transformer, tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    with pytest.raises(UserError, match="no readable weights"):
-        load_for_sampling(path, SPEC, VOCABULARY)
-    path.write_bytes(b"not weights")
-    with pytest.raises(UserError, match="no readable weights"):
-        load_for_sampling(path, SPEC, VOCABULARY)
-    save_file({name: value.detach() for name, value in model.named_parameters()}, path)
-    with pytest.raises(UserError, match=r"embedding.weight is \(320, 32\) in the file, \(321, 32\) in the spec"):
-        load_for_sampling(path, SPEC, VOCABULARY + 1)
-    with pytest.raises(UserError, match=r"is .* in the file, absent in the spec"):
-        load_for_sampling(path, SPEC.model_copy(update={"n_layers": 1}), VOCABULARY)
+@pytest.mark.parametrize("temperature", [0, 0.8])
+@pytest.mark.parametrize("name", BROKEN)
+def test_logits_without_a_distribution_are_an_error_that_names_the_row(name: str, temperature: float) -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0], BROKEN[name], [0.0, 1.0, 2.0]])
+    streams = [Stream.of(row) for row in range(3)]
+    with pytest.raises(NotFiniteError) as caught:
+        pick(logits, streams, temperature, 0.9)
+    assert caught.value.row == 1
+    # A row that nobody reads may hold anything.
+    assert len(pick(logits, [streams[0], None, streams[2]], temperature, 0.9)) == 3
+
+
+def test_some_logits_of_minus_infinity_are_tokens_that_never_come() -> None:
+    logits = torch.tensor([[float("-inf"), 1.0, float("-inf")]]).repeat(20, 1)
+    for temperature in (0, 0.8):
+        assert pick(logits, [Stream.of(row) for row in range(20)], temperature, 0.95) == [1] * 20
+
+
+def test_a_model_that_breaks_in_the_middle_is_named_by_request_and_position(model: Transformer) -> None:
+    """Its logits become NaN after a few ids: the error says of which request, and at which position."""
+    forward, calls = model.logits, 0
+
+    def broken(hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return forward(hidden) * (float("nan") if calls > 5 else 1)
+
+    model.logits = broken  # type: ignore[method-assign]
+    try:
+        requests = [Request(prompt(4), Stream.of(4))]
+        with pytest.raises(NotFiniteError) as caught:
+            sample(model, requests, SETTING, rows=1, tile=1, capacity=64, finished=lambda ids: False)
+    finally:
+        del model.logits
+    # The first token comes from the prompt, four more from a pass each.
+    assert (caught.value.row, caught.value.position) == (0, len(prompt(4)) + 5)
+
+
+class Counted(Stream):
+    """Counts its draws."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key)
+        self.draws = 0
+
+    def uniform(self) -> float:
+        self.draws += 1
+        return super().uniform()
+
+
+@pytest.mark.parametrize("top_p", [1e-9, 1e-6, 1e-3, 0.05, 0.5])
+def test_a_draw_takes_bounded_work_however_small_the_nucleus(top_p: float) -> None:
+    """Of 4,000 tokens that are nearly equally likely a nucleus of a billionth holds one."""
+    torch.manual_seed(5)
+    logits = torch.randn(40, 4000) * 1e-3
+    streams = [Counted.of(row) for row in range(40)]
+    chosen = pick(logits, streams, 1.0, top_p)
+    assert max(stream.draws for stream in streams) <= 18
+    for row, token in enumerate(chosen):
+        likely = logits[row].double().softmax(dim=-1)
+        assert likely[likely > likely[token]].sum() < top_p + 1e-6
+    if top_p < 1e-3:
+        assert chosen == logits.argmax(dim=-1).tolist()
+
+
+@pytest.mark.parametrize("top_p", [0.03, 0.1])
+def test_a_nucleus_that_is_sorted_out_follows_the_same_distribution(top_p: float) -> None:
+    """Three tokens share what 997 leave: most draws miss them, and what is drawn then has the shares of the three."""
+    shares = torch.full((1000,), (1 - 0.1) / 997)
+    shares[[500, 20, 700]] = torch.tensor([0.05, 0.03, 0.02])
+    kept = {0.03: {500: 1.0}, 0.1: {500: 0.5, 20: 0.3, 700: 0.2}}[top_p]
+    logits = shares.log().repeat(50, 1)
+    streams = [Stream.of("row", row) for row in range(50)]
+    counts = Counter(token for _ in range(100) for token in pick(logits, streams, 1.0, top_p))
+    assert set(counts) == set(kept)
+    for token, share in kept.items():
+        assert counts[token] / 5000 == pytest.approx(share, abs=0.03)
+
+
+def test_of_equal_tokens_a_nucleus_that_is_sorted_out_holds_those_with_lower_ids() -> None:
+    logits = torch.zeros(50, 1000)
+    streams = [Stream.of(row) for row in range(50)]
+    assert {token for _ in range(20) for token in pick(logits, streams, 1.0, 0.0025)} == {0, 1, 2}
