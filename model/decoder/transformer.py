@@ -7,110 +7,96 @@ head, F channels of the feed-forward, V vocabulary. Parallelism is applied from 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from model.decoder.activation_checkpointing import selective
-from model.decoder.attention import Attend, backend_for, layer_windows, lower
-from model.decoder.kernels import rms_norm, rotate
+from model.decoder.arithmetic import Arithmetic, Attend, Rotation, arithmetic
+from model.decoder.attention import layer_windows
 from model.decoder.kv_cache import Cache, LayerCache
-from model.decoder.loss import lookup, summed_cross_entropy
 from specs.schema.training import Architecture
 
 Recompute = Literal["none", "full", "selective"]
-Rotation = tuple[Tensor, Tensor]
+
+
+class Linear(nn.Linear):
+    """A matrix product, without bias."""
+
+    def __init__(self, width: int, out: int, arithmetic: Arithmetic) -> None:
+        super().__init__(width, out, bias=False)
+        self.arithmetic = arithmetic
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., out]."""
+        return self.arithmetic.linear(x, self.weight)
 
 
 class RMSNorm(nn.Module):
-    """Scale to unit root mean square (Zhang and Sennrich, 2019), computed in fp32 whatever the input.
+    """Scale to unit root mean square (Zhang and Sennrich, 2019), computed in fp32 whatever the input."""
 
-    `device` is where it will compute: PyTorch fuses this on a GPU, not on a CPU.
-    """
-
-    def __init__(self, width: int, eps: float, device: str) -> None:
+    def __init__(self, width: int, eps: float, arithmetic: Arithmetic) -> None:
         super().__init__()
-        self.eps, self.on_cpu = eps, device == "cpu"
+        self.eps, self.arithmetic = eps, arithmetic
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., C] in the dtype of `x`."""
-        if self.on_cpu:
-            return rms_norm(x, self.weight, self.eps)
-        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype) * self.weight
-
-
-def rotation(positions: Tensor, head_dim: int, theta: float) -> Rotation:
-    """Cosines and sines [B or 1, 1, T, D] of rotary positions (Su et al., 2021), halves rotated as in Llama: the first
-    half of the sines is negative.
-
-    Frequencies and angles are fp32, the former from the CPU, by the same operations as in `transformers`, so that an
-    exported model is the same function there. At position 8,192 such an angle is off by 5e-4; taken in fp64 here alone,
-    logits would differ by 2e-5 after some hundred positions.
-    """
-    powers = torch.arange(0, head_dim, 2, device="cpu", dtype=torch.float32) / head_dim
-    angles = positions.float()[:, None, :, None] * (1.0 / theta**powers).to(positions.device)  # [B, 1, T, D/2]
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        return self.arithmetic.norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
     """Grouped-query attention; which keys are seen is decided by `attend`, lowered once for all layers."""
 
-    def __init__(self, spec: Architecture) -> None:
+    def __init__(self, spec: Architecture, arithmetic: Arithmetic) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = spec.n_heads, spec.kv_heads, spec.head_dim
-        self.qkv = nn.Linear(spec.d_model, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=False)
-        self.out = nn.Linear(spec.d_model, spec.d_model, bias=False)
+        self.heads, self.kv_heads = spec.n_heads, spec.kv_heads
+        self.qkv = Linear(spec.d_model, (self.heads + 2 * self.kv_heads) * spec.head_dim, arithmetic)
+        self.out = Linear(spec.d_model, spec.d_model, arithmetic)
 
-    def forward(self, x: Tensor, by: Rotation, attend: Attend, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, cos_sin: Rotation, attend: Attend, cache: LayerCache | None) -> Tensor:
         """[B, T, C] -> [B, T, C]."""
-        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [B, H + 2K, T, D]
-        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
-        q, k = rotate(q, *by), rotate(k, *by)
-        if cache is not None:
-            k, v = cache.extend(k, v)  # [B, K, capacity, D]
-        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        heads = self.qkv(x)  # [B, T, (H + 2K) D]
+        return self.out(attend(heads, cos_sin, self.heads, self.kv_heads, cache))  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer, 2020): `down(silu(gate(x)) * up(x))`, gate and up in one matrix."""
 
-    def __init__(self, spec: Architecture) -> None:
+    def __init__(self, spec: Architecture, arithmetic: Arithmetic) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(spec.d_model, 2 * spec.d_ff, bias=False)
-        self.down = nn.Linear(spec.d_ff, spec.d_model, bias=False)
+        self.arithmetic = arithmetic
+        self.gate_up = Linear(spec.d_model, 2 * spec.d_ff, arithmetic)
+        self.down = Linear(spec.d_ff, spec.d_model, arithmetic)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] -> [B, T, C]."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)  # [B, T, F] each
-        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+        return self.down(self.arithmetic.swiglu(self.gate_up(x)))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
     """One pre-norm layer: attention and feed-forward, each added to the residual stream."""
 
-    def __init__(self, spec: Architecture, window: int | None, recompute: Recompute, device: str) -> None:
+    def __init__(self, spec: Architecture, window: int | None, recompute: Recompute, arithmetic: Arithmetic) -> None:
         super().__init__()
         self.window = window
         self.recompute = recompute
-        self.attention_norm = RMSNorm(spec.d_model, spec.norm_eps, device)
-        self.attention = Attention(spec)
-        self.feed_forward_norm = RMSNorm(spec.d_model, spec.norm_eps, device)
-        self.feed_forward = FeedForward(spec)
+        self.attention_norm = RMSNorm(spec.d_model, spec.norm_eps, arithmetic)
+        self.attention = Attention(spec, arithmetic)
+        self.feed_forward_norm = RMSNorm(spec.d_model, spec.norm_eps, arithmetic)
+        self.feed_forward = FeedForward(spec, arithmetic)
 
-    def forward(self, x: Tensor, by: Rotation, attend: Attend, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cos_sin: Rotation, attend: Attend, cache: LayerCache | None = None) -> Tensor:
         """[B, T, C] -> [B, T, C]. Recomputation happens in here, so that sharding hooks stay outside it."""
         if self.recompute == "none" or not torch.is_grad_enabled():
-            return self.layers(x, by, attend, cache)
+            return self.layers(x, cos_sin, attend, cache)
         context = selective if self.recompute == "selective" else noop_context_fn
         return checkpoint(  # type: ignore[no-any-return]
-            self.layers, x, by, attend, cache, use_reentrant=False, preserve_rng_state=False, context_fn=context
+            self.layers, x, cos_sin, attend, cache, use_reentrant=False, preserve_rng_state=False, context_fn=context
         )
 
-    def layers(self, x: Tensor, by: Rotation, attend: Attend, cache: LayerCache | None) -> Tensor:
+    def layers(self, x: Tensor, cos_sin: Rotation, attend: Attend, cache: LayerCache | None) -> Tensor:
         """The layer as such, without recomputation."""
-        x = x + self.attention(self.attention_norm(x), by, attend, cache)
+        x = x + self.attention(self.attention_norm(x), cos_sin, attend, cache)
         return x + self.feed_forward(self.feed_forward_norm(x))  # type: ignore[no-any-return]
 
 
@@ -121,7 +107,8 @@ class Transformer(nn.Module):
     positions need logits.
 
     `device` (`cpu`, `cuda`) and `dtype` say where and in what format it will compute: they resolve the attention
-    backend, which is `self.backend`. Raises UserError where the backend that the spec names is not available there.
+    backend, which is `self.backend`. `portable` asks for the same bits on any processor. Raises UserError where either
+    cannot be had there.
     """
 
     def __init__(
@@ -132,15 +119,17 @@ class Transformer(nn.Module):
         recompute: Recompute = "none",
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        portable: bool = False,
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.backend = backend_for(spec.attention, device, dtype)
+        self.arithmetic = arithmetic(spec.attention, device, dtype, portable=portable)
+        self.backend = self.arithmetic.backend
         self.windows = layer_windows(spec.attention, spec.n_layers)
         self.embedding = nn.Embedding(vocab_size, spec.d_model)
-        self.blocks = nn.ModuleList(Block(spec, window, recompute, device) for window in self.windows)
-        self.norm = RMSNorm(spec.d_model, spec.norm_eps, device)
-        self.output = nn.Linear(spec.d_model, vocab_size, bias=False)
+        self.blocks = nn.ModuleList(Block(spec, window, recompute, self.arithmetic) for window in self.windows)
+        self.norm = RMSNorm(spec.d_model, spec.norm_eps, self.arithmetic)
+        self.output = Linear(spec.d_model, vocab_size, self.arithmetic)
         if spec.tie_embeddings:
             self.output.weight = self.embedding.weight
 
@@ -173,13 +162,13 @@ class Transformer(nn.Module):
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         if not self.spec.attention.document_mask:
             documents = None
-        by = rotation(positions, self.spec.head_dim, self.spec.rope_theta)
-        x = lookup(self.embedding.weight, tokens)  # [B, T, C]
+        cos_sin = self.arithmetic.rotation(positions, self.spec.head_dim, self.spec.rope_theta)
+        x = self.arithmetic.lookup(self.embedding.weight, tokens)  # [B, T, C]
         capacity = cache.capacity if cache else None
-        attend = lower(self.backend, self.windows, positions, documents, capacity, in_order=in_order, dtype=x.dtype)
+        attend = self.arithmetic.attend(self.windows, positions, documents, capacity, in_order=in_order, dtype=x.dtype)
         for index, block in enumerate(self.blocks):
             layer = cache.layer(index, positions) if cache else None
-            x = block(x, by, attend[self.windows[index]], layer)
+            x = block(x, cos_sin, attend[self.windows[index]], layer)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -206,4 +195,6 @@ class Transformer(nn.Module):
         exist at one time. With scale = 1 / (targets of the global batch), the losses of micro-batches add to the mean.
         """
         hidden = self.hidden(tokens, documents=documents)
-        return summed_cross_entropy(hidden[learnt], self.output.weight, targets[learnt], scale=scale, chunk=chunk)
+        return self.arithmetic.cross_entropy(
+            hidden[learnt], self.output.weight, targets[learnt], scale=scale, chunk=chunk
+        )

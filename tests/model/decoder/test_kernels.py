@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.decoder.attention import visible
-from model.decoder.kernels import block_attention, rms_norm, rotate
-from model.decoder.transformer import rotation
+from model.decoder.kernels import block_attention, rms_norm, rotate, rotation
 
 
 def random(*shape: int, seed: int = 1) -> Tensor:

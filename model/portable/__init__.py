@@ -1,0 +1,1 @@
+"""The decoder's arithmetic with the same bits on any processor (docs/portable.md)."""
