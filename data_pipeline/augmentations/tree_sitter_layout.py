@@ -5,14 +5,26 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from tree_sitter import Node
-
-from data_pipeline.text.parsers import GRAMMARS, tree
+import tree_sitter_c
+import tree_sitter_cpp
+import tree_sitter_go
+import tree_sitter_java
+import tree_sitter_javascript
+import tree_sitter_rust
+from tree_sitter import Language, Node, Parser
 
 Transform = Callable[[str, random.Random], str | None]
 """Takes a text and a source of random numbers; answers the new text, or none where it cannot be proven."""
 
-LANGUAGES = tuple(GRAMMARS)
+_GRAMMARS = {
+    "c": tree_sitter_c,
+    "cpp": tree_sitter_cpp,
+    "go": tree_sitter_go,
+    "java": tree_sitter_java,
+    "javascript": tree_sitter_javascript,
+    "rust": tree_sitter_rust,
+}
+LANGUAGES = tuple(_GRAMMARS)
 _BLANK_ADDED = 0.05
 _MARGIN = re.compile(r"[ \t]*")
 
@@ -53,7 +65,7 @@ def blank_lines(text: str, fixed: frozenset[int], rng: random.Random) -> str:
 
 def transforms(language: str) -> Mapping[str, Transform]:
     """Transforms of a language, by the name of their share in the spec; none for languages without a grammar here."""
-    if language not in GRAMMARS:
+    if language not in _GRAMMARS:
         return {}
     return {
         "indent": functools.partial(_proven, language, indent),
@@ -76,14 +88,14 @@ def _proven(
 
 def _leaves(language: str, text: str) -> list[tuple[int, int, tuple[str, bytes]]] | None:
     """First row, last row, kind and text of every token, line ends aside; none where the text does not parse."""
-    root = tree(language, text).root_node
+    root = _parser(language).parse(text.encode()).root_node
     if root.has_error:
         return None
-    leaves = []
+    found = []
     for node in _walk(root):
         if node.child_count == 0 and (token := node.text or b"").strip():
-            leaves.append((node.start_point[0], node.end_point[0], (node.type, token.rstrip(b"\r\n"))))
-    return leaves
+            found.append((node.start_point[0], node.end_point[0], (node.type, token.rstrip(b"\r\n"))))
+    return found
 
 
 def _walk(root: Node) -> Iterator[Node]:
@@ -105,3 +117,8 @@ def _walk(root: Node) -> Iterator[Node]:
 def _margin(line: str) -> str:
     match = _MARGIN.match(line)
     return match[0] if match else ""
+
+
+@functools.cache
+def _parser(language: str) -> Parser:
+    return Parser(Language(_GRAMMARS[language].language()))

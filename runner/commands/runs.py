@@ -18,8 +18,9 @@ from specs.common.errors import UserError
     "--profile", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Cluster profile (docs/launch.md)."
 )
 @click.option("--ranks", type=click.IntRange(min=1), help="Ranks instead of cluster.devices; the same bits.")
+@click.option("--accept-code-change", "accept", is_flag=True, help="Go on from state that other code left; recorded.")
 @click.option("--render", is_flag=True, help="Print the script or manifest for the cluster, and run nothing.")
-def launch(stage: str, profile: Path | None, ranks: int | None, render: bool) -> None:
+def launch(stage: str, profile: Path | None, ranks: int | None, accept: bool, render: bool) -> None:
     """Run the training stage STAGE of dvc.yaml, or attach to it: here, on several nodes, through SLURM or Kubernetes.
 
     The command, its paths included, is that of dvc.yaml, without DVC's bookkeeping. Exit code 75 once the run was asked
@@ -39,6 +40,7 @@ def launch(stage: str, profile: Path | None, ranks: int | None, render: bool) ->
     program, *command = shlex.split(stages[stage].command)
     command += ["--profile", str(profile.resolve())] if profile else []
     command += ["--ranks", str(ranks)] if ranks else []
+    command += ["--accept-code-change"] if accept else []
     command += ["--render"] if render else []
     os.chdir(ROOT)
     os.execv(sys.executable, [program, *command])

@@ -18,7 +18,7 @@ from runner.training.job import STOPPED, Job, parse_steps
 from specs.common.errors import UserError
 from specs.common.files import replacing, sha256_file, write_json
 from specs.loading.settings import load_settings
-from specs.pipeline import stage
+from specs.pipeline import code, stage
 from specs.pipeline.nodes import RunNode
 from specs.schema.training import Training
 
@@ -33,6 +33,8 @@ class Where:
     """Cluster profile instead of the one that the settings name."""
     trace: str | None = None
     """First and last step that rank 0 traces, as `A:B`."""
+    accept_code_change: bool = False
+    """Go on from state that other code of this stage left, and record it."""
     render: bool = False
     """Print what would be handed to the cluster, and end."""
 
@@ -41,6 +43,12 @@ def where_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a training stage that become its `Where`."""
     for option in (
         click.option("--trace", help="Trace these steps of rank 0 with torch's profiler, such as 10:12."),
+        click.option(
+            "--accept-code-change",
+            is_flag=True,
+            envvar="TWICE_ACCEPT_CODE_CHANGE",
+            help="Go on from state that other code left; the run's journal and record say so.",
+        ),
         click.option("--render", is_flag=True, help="Print the script or manifest for the cluster, and run nothing."),
         click.option(
             "--profile",
@@ -92,7 +100,7 @@ def run_phase(
         "threads": run.reproducibility.threads,
         "device": run.cluster.device if kind_of(run.cluster.device) == "cuda" else "cpu",
     }
-    with stage.scratch(phase, section, inputs) as scratch:
+    with stage.scratch(phase, section, inputs, accept_code_change=where.accept_code_change) as scratch:
         finished = scratch / "finished"
         if not finished.is_dir():
             job = Job.model_validate(
@@ -104,6 +112,7 @@ def run_phase(
                     "store": str(store.resolve()),
                     "initial": str(initial.resolve()) if initial else None,
                     "scratch": str(scratch),
+                    "code": code.current(),
                     "trace": parse_steps(where.trace, steps, "--trace") if where.trace else None,
                     "measured": str(load_settings().folder("measured") / f"{phase}@{name}"),
                     "launch": {"profile": profile.model_dump(mode="json"), "ranks": ranks, "ranks_per_node": per_node},

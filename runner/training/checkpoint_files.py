@@ -21,7 +21,7 @@ from torch import Tensor
 from runner.training.sharding import shard_range
 from specs.common.files import digest_json, sha256_file
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 KINDS = ("value", "first", "second")
 """Master weights, and AdamW's moments of the gradient."""

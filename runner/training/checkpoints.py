@@ -22,6 +22,7 @@ from runner.training.checkpoint_files import DamagedError
 from runner.training.optimizer import Optimizer
 from runner.training.sharding import ShardedModel
 from specs.common.files import digest_json, fsync_directory, fsync_tree, sha256_file, write_bytes, write_json
+from specs.pipeline.code import Code
 from specs.schema import training
 
 
@@ -34,15 +35,24 @@ class State:
     """How many had written it."""
     steps_file: Path
     """The lines of `steps.jsonl` up to the step."""
+    code_change: dict[str, str] | None
+    """Digest of the code that wrote it, and of the one that was allowed to go on; none where they are the same."""
 
 
 class Checkpoints:
     """The checkpoints of one run, in one folder that all ranks see. Every method is called by every rank."""
 
     def __init__(
-        self, folder: Path, run: str, kept: training.Checkpoints, model: ShardedModel, optimizer: Optimizer
+        self,
+        folder: Path,
+        run: str,
+        kept: training.Checkpoints,
+        model: ShardedModel,
+        optimizer: Optimizer,
+        code: Code | None = None,
     ) -> None:
         self.folder, self.run, self.kept = folder, run, kept
+        self._code, self._accepted = (code.digest, code.accepted) if code else ("", ())
         self.model, self.optimizer = model, optimizer
         self._lead = model.rank == 0
         self._writing: _Writing | None = None
@@ -63,6 +73,7 @@ class Checkpoints:
         manifest = {
             "format": checkpoint_files.FORMAT,
             "run": self.run,
+            "code": self._code,
             "step": step,
             "updates": self.optimizer.updates,
             "chain": chain,
@@ -129,7 +140,8 @@ class Checkpoints:
                 self._barrier()
                 continue
             self.optimizer.resume(manifest["updates"])
-            return State(manifest["step"], manifest["ranks"], folder / "steps.jsonl")
+            change = {"from": manifest["code"], "to": self._code} if manifest["code"] != self._code else None
+            return State(manifest["step"], manifest["ranks"], folder / "steps.jsonl", change)
         return None
 
     def _groups(self) -> dict[str, list[Tensor]]:
@@ -172,6 +184,8 @@ class Checkpoints:
         manifest = checkpoint_files.read_manifest(folder)
         if manifest["run"] != self.run:
             raise DamagedError("it belongs to another run")
+        if manifest["code"] not in (self._code, *self._accepted):
+            raise DamagedError("other code wrote it")
         if manifest["shapes"] != {shard.name: list(shard.shape) for shard in self.model.shards}:
             raise DamagedError("its tensors are those of another model")
         return manifest

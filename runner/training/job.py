@@ -6,6 +6,7 @@ from pydantic import Field
 
 from specs.common.errors import UserError
 from specs.common.files import digest_json
+from specs.pipeline.code import Code
 from specs.schema.base import Items, Name, Section
 from specs.schema.experiment import Device
 from specs.schema.quantities import Positive
@@ -51,6 +52,8 @@ class Job(Section):
     initial: str | None
     """Weights to start from, as safetensors; none means freshly initialised ones."""
     scratch: str
+    code: Code | None = None
+    """What every rank must run, on whichever machine; none where no stage keeps the state."""
     measured: str
     until: Positive | None = None
     """End after this step and leave no finished run: for a part of a run that is executed again."""

@@ -79,6 +79,8 @@ def train(run: Run, start: State | None, stop_asked: Callable[[], bool]) -> None
         except UserError:
             run.checkpoints.finish()  # every rank raises it, and what was computed before is good
             raise
+        if start and start.code_change and index == first:
+            entry["code_change"] = start.code_change
         step, last = index + 1, index + 1 == run.steps
         if training.held_out and (last or step % training.held_out.every == 0):
             entry["held_out_loss"] = held_out_loss(run)

@@ -11,6 +11,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,7 @@ from specs.common.errors import UserError
 from specs.common.files import digest_json, replacing, sha256_file, write_json
 from specs.estimates.counts import flops_per_sequence, sequences_per_step, tokens_per_step
 from specs.loading.settings import load_settings
+from specs.pipeline.code import require
 
 # What torchrun says of the nodes.
 TOPOLOGY = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
@@ -54,6 +56,7 @@ def run(job: Job) -> None:
 
     Raises UserError for bad input, and `Stopped` where the run was asked to stop.
     """
+    require(job.code)
     world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     ranks = usable_ranks(world, job.training.micro_batches)
     if rank >= ranks:
@@ -72,6 +75,7 @@ def run(job: Job) -> None:
         if phase.journal:
             asked, resolved = job.architecture.attention.backend, phase.model.model.backend
             facts = {
+                "code": job.code and job.code.digest,
                 "ranks": phase.model.ranks,
                 "ranks_per_node": _ranks_per_node(),
                 "process_group": dist.get_backend(),
@@ -118,7 +122,7 @@ def _build(job: Job, device: torch.device) -> tuple[Run, State | None]:
         transformer.compile_layers()
     model = ShardedModel(transformer, mesh, training.precision, training.parallelism, device, _ranks_per_node())
     optimizer = Optimizer(training.optimizer, model.shards, device.type)
-    checkpoints = Checkpoints(scratch / "checkpoints", job.identity, training.checkpoints, model, optimizer)
+    checkpoints = Checkpoints(scratch / "checkpoints", job.identity, training.checkpoints, model, optimizer, job.code)
     lead = model.rank == 0
     journal = Journal(scratch / "steps.jsonl", job.identity) if lead else None
     state = checkpoints.load()
@@ -181,7 +185,10 @@ def _export(job: Job, phase: Run) -> None:
         write_tensors({n: tensor.contiguous() for n, tensor in weights.items()}, folder / "model.safetensors")
         (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
         shutil.copyfile(phase.journal.path, folder / "steps.jsonl")
-        last = json.loads(phase.journal.path.read_bytes().splitlines()[-1])
+        last, changes = dict[str, Any](), []
+        with phase.journal.path.open("rb") as lines:
+            for last in map(json.loads, lines):
+                changes += [{"step": last["step"]} | last["code_change"]] if "code_change" in last else []
         spec = job.model_dump(mode="json", include={"architecture", "vocab_size", "training", "steps", "threads"})
         record = {
             "format": 1,
@@ -195,7 +202,7 @@ def _export(job: Job, phase: Run) -> None:
             "last": {key: last[key] for key in ("step", "loss", "held_out_loss") if key in last},
             "tensors": last["digests"]["value"],
             "model": sha256_file(folder / "model.safetensors"),
-        }
+        } | ({"code_changes": changes} if changes else {})
         write_json(folder / "record.json", record)
 
 

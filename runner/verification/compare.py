@@ -134,8 +134,9 @@ def ulps(a: float, b: float) -> int:
 
 
 def without_chain(entry: dict[str, Any]) -> dict[str, Any]:
-    """A line of a journal as such. The chain differs in every line after one that does, and in those of two specs."""
-    return {key: value for key, value in entry.items() if key != "chain"}
+    """What a line of a journal says was computed. The chain differs in every line after one that does, and in those of
+    two specs; a change of code is no result."""
+    return {key: value for key, value in entry.items() if key not in ("chain", "code_change")}
 
 
 def lines(found: Comparison, one: Path, other: Path) -> Iterator[str]:

@@ -84,9 +84,10 @@ class History:
         """What in this run contradicts itself: each a line. None means that it is at least as it was recorded."""
         if digest_json(self.spec | {"inputs": self.inputs}) != self.start:
             yield f"{self.folder}: its chain does not begin with the digest of its spec and inputs"
-        count, last = 0, dict[str, Any](chain=self.start)
+        count, last, changes = 0, dict[str, Any](chain=self.start), []
         try:
             for count, last in enumerate(self.entries(), 1):
+                changes += [{"step": last["step"]} | last["code_change"]] if "code_change" in last else []
                 if last["step"] != count:
                     yield f"{self.folder / STEPS}:{count}: holds step {last['step']}"
                     return
@@ -99,6 +100,8 @@ class History:
             yield f"{self.folder / STEPS} has {count} steps instead of {self.spec['steps']}"
         elif last["chain"] != self.record["chain"]["end"]:
             yield f"{self.folder / STEPS} ends with another chain than {RECORD} states"
+        elif changes != self.record.get("code_changes", []):
+            yield f"{self.folder / RECORD} states other changes of code than {STEPS}"
         elif last["digests"]["value"] != self.record["tensors"]:
             yield f"{self.folder / RECORD} states other tensors than the last step has"
         yield from self._wrong_weights(self.record)

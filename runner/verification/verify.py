@@ -18,7 +18,7 @@ from runner.verification.compare import Comparison, without_chain
 from runner.verification.run_folder import STEPS, WEIGHTS, History, read_history
 from specs.common.errors import UserError
 from specs.common.files import replacing, sha256_file, write_json
-from specs.pipeline import stage
+from specs.pipeline import code, stage
 from specs.schema.experiment import Device
 from specs.schema.training import Training
 
@@ -124,6 +124,8 @@ def lines(verdict: Verdict, run: History) -> Iterator[str]:
     else:
         weights = f", weights {run.record['model'][:16]}" if run.record else ", not finished"
         yield f"record    whole: {run.stage}, chain from {run.start[:16]}{weights}"
+        for change in (run.record or {}).get("code_changes", ()):
+            yield f"code      {change['from'][:16]} until step {change['step']}, then {change['to'][:16]}: accepted"
     if (again := verdict.again) is not None:
         part = "" if again.whole else f" of {run.spec['steps']}"
         number = f"{again.ranks} rank{'s' if again.ranks > 1 else ''}"
@@ -174,6 +176,7 @@ def _execute(run: History, steps: tuple[int, int] | None, ranks: int, device: De
                 "store": str(store.resolve()),
                 "initial": str(initial.resolve()) if initial else None,
                 "scratch": str(scratch),
+                "code": _code(start),
                 "measured": str(scratch / "measured"),
                 "until": None if whole else last,
             }
@@ -202,6 +205,14 @@ def _hold_against(run: History, again: History, first: int, last: int) -> tuple[
             a, b = one["loss"], other["loss"]
             farthest = max(farthest, abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0)
     return differing, farthest
+
+
+def _code(start: Path | None) -> code.Code | None:
+    """This code, allowed to begin at a checkpoint of whatever code: the steps that follow tell whether they agree."""
+    own = code.current()
+    if own is None or start is None:
+        return own
+    return own.model_copy(update={"accepted": (*own.accepted, checkpoint_files.read_manifest(start)["code"])})
 
 
 def _part(run: History, scratch: Path, last: int) -> History:

@@ -87,7 +87,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=240,
+            timeout=800,
         )
         return done.returncode, done.stdout
 
