@@ -1,7 +1,7 @@
 """What `twice diff` prints: text with colour, markdown for a review comment, JSON."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -10,6 +10,7 @@ from specs.common.tables import duration, number, short, size, table
 from specs.estimates.memory import gib
 from specs.review.diff import Change
 from specs.review.impact import Difference, Quantity
+from specs.review.price import Price, total
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": ">", "reordered": "~", "changed": "~"}
 _COLOURS = {"+": "green", "-": "red", ">": "cyan", "~": "yellow"}
@@ -43,8 +44,12 @@ def as_text(found: Difference) -> list[str]:
     lines.append(f"  reused: {len(stages.reused)} of {_total(found)} stages{_listed(stages.reused)}")
     if stages.gone:
         lines.append(f"  no longer there: {', '.join(stages.gone)}")
+    if found.again:
+        rows, unknown = _priced(found)
+        lines += ["", "What running again costs", *table(rows, right=(1, 2, 3, 4, 5))]
+        lines += [click.style(f"  {unknown}", dim=True)] if unknown else []
     if moved := _moved(found):
-        lines += ["", "What it costs", *table([list(cells) for cells in moved], right=(1, 2, 3))]
+        lines += ["", "What the numbers become", *table([list(cells) for cells in moved], right=(1, 2, 3))]
     if found.changes:
         lines += ["", "Scores", *table([[run, verdict] for run, verdict in _verdicts(found)])]
         lines += [click.style(f"  note: {caveat}", fg="yellow") for caveat in found.caveats]
@@ -74,6 +79,13 @@ def as_markdown(found: Difference) -> list[str]:
     lines.append(f"**Reused:** {len(stages.reused)} of {_total(found)} stages.")
     if stages.gone:
         lines.append(f"**No longer there:** {', '.join(f'`{name}`' for name in stages.gone)}.")
+    if found.again:
+        rows, unknown = _priced(found)
+        lines.append("")
+        if rows:
+            lines += [f"| {' | '.join(rows[0])} |", "|---|--:|--:|--:|--:|--:|---|"]
+            lines += [f"| {' | '.join(row)} |" for row in rows[1:]]
+        lines += [f"Cost {unknown}."] if unknown else []
     if moved := _moved(found):
         lines += ["", "| | old | new | change |", "|---|--:|--:|--:|"]
         lines += [f"| {' | '.join(cells)} |" for cells in moved]
@@ -81,6 +93,38 @@ def as_markdown(found: Difference) -> list[str]:
         lines += ["", "| scores | |", "|---|---|", *(f"| `{run}` | {verdict} |" for run, verdict in _verdicts(found))]
         lines += ["", *(f"> {caveat}" for caveat in found.caveats), f"**Old checkpoints:** {_loading(found)}."]
     return lines
+
+
+def _priced(found: Difference) -> tuple[list[list[str]], str]:
+    """Rows of a table of what running again takes, and a line for the stages of which that is not known."""
+    known = [price for price in found.again if price.seconds is not None]
+    unknown = [price for price in found.again if price.seconds is None]
+    rows = [_price(price) for price in known]
+    if len(known) > 1:
+        rows.append(_price(total(known)))
+    if found.spared.seconds is not None:
+        rows.append(_price(replace(found.spared, stage="spared by reuse")))
+    head = ["stage", "time", "device-hours", "money", "energy", "download", "how it is known"]
+    reasons = " or ".join(dict.fromkeys(price.how.removeprefix("unknown: ") for price in unknown))
+    line = f"not known of {_named([price.stage for price in unknown])}: {reasons}" if unknown else ""
+    return [head, *rows] if rows else [], line
+
+
+def _price(price: Price) -> list[str]:
+    hours, money = price.device_hours, price.money
+    return [
+        price.stage,
+        duration(price.seconds or 0),
+        "" if hours is None else f"{hours:,.0f}" if hours >= 10 else f"{hours:,.2g}",
+        "" if money is None else f"${money:,.0f}" if money >= 10 else f"${money:,.2f}",
+        "" if price.kilowatt_hours is None else f"{price.kilowatt_hours:,.0f} kWh",
+        size(price.download) if price.download else "",
+        price.how,
+    ]
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _sentence(change: Change) -> str:

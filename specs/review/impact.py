@@ -15,6 +15,7 @@ from specs.estimates.disk import checkpoint_bytes, raw_bytes
 from specs.estimates.plan import plan
 from specs.pipeline.dvc_graph import Rerun, expand, lock_of, reruns
 from specs.review.diff import Change, changes
+from specs.review.price import Price, prices, total
 from specs.review.revisions import Side, text_here
 from specs.schema.experiment import BenchmarkRun, Experiment
 from specs.schema.training import Architecture
@@ -66,6 +67,10 @@ class Difference:
     caveats: tuple[str, ...]
     """What bears on every score."""
     loading: Loading
+    again: tuple[Price, ...]
+    """What the stages take that run again."""
+    spared: Price
+    """What the stages took that are reused."""
 
     @property
     def empty(self) -> bool:
@@ -77,15 +82,19 @@ def difference(old: Side, new: Side) -> Difference:
     """Compare two experiments. Raises UserError where a state of the project has no readable pipeline."""
     before, after = old.experiment, new.experiment
     found = tuple(changes(before, after))
+    stages = _stages(old, new)
+    again, reused = prices(before, after, stages)
     return Difference(
         old=old.label,
         new=new.label,
         changes=found,
-        stages=_stages(old, new),
+        stages=stages,
         quantities=tuple(_quantities(before, after)) if found else (),
         scores=tuple(_scores(before, after)) if found else (),
         caveats=tuple(_caveats(before, after)) if found else (),
         loading=_loading(before, after),
+        again=tuple(again),
+        spared=total(reused),
     )
 
 
