@@ -1,7 +1,7 @@
 """Where the ranks of a training phase run: a cluster profile, which belongs to a site and never to an experiment."""
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,22 @@ class Elastic(Section):
     """How long a node may be silent before the others meet again without it."""
     interface: str | None = None
     """Network interface of the process group, such as `ib0`; none lets gloo and NCCL choose."""
+    save_seconds: Positive = 120
+    """How long ranks may take to finish their step and save it once they are asked to stop; then they are killed.
+
+    A scheduler asks so long before their time ends.
+    """
+
+
+class Scheduled(Elastic):
+    """What the nodes of a scheduler share."""
+
+    port: Port = 29500
+    """Where the nodes meet, on the first of them."""
+    poll_seconds: Positive = 15
+    """How often the scheduler is asked how the job stands."""
+    silent_seconds: Positive = 3600
+    """How long the scheduler may fail to answer before the waiting ends. The job goes on."""
 
 
 class Nodes(Elastic):
@@ -51,7 +67,7 @@ class Nodes(Elastic):
     """Name under which the others reach this machine; none means its host name."""
 
 
-class Slurm(Elastic):
+class Slurm(Scheduled):
     """A SLURM cluster whose nodes see the file system of this machine."""
 
     kind: Literal["slurm"]
@@ -63,10 +79,6 @@ class Slurm(Elastic):
     """Further options of sbatch, such as `--gpus-per-node=8`."""
     setup: Items[str] = ()
     """Shell lines before the ranks start, such as `module load cuda`."""
-    save_seconds: Positive = 120
-    """How long before the end of its time the run is asked to save and stop."""
-    port: Port = 29500
-    poll_seconds: Positive = 15
 
 
 class Claim(Section):
@@ -76,7 +88,7 @@ class Claim(Section):
     mount: Annotated[str, Field(pattern=r"^/")]
 
 
-class Kubernetes(Elastic):
+class Kubernetes(Scheduled):
     """A Kubernetes cluster whose pods see the file system of this machine, through volume claims."""
 
     kind: Literal["kubernetes"]
@@ -88,20 +100,20 @@ class Kubernetes(Elastic):
     node_selector: Annotated[dict[str, str], Field(default_factory=dict)]
     python: str = "python"
     """The interpreter in the image, or on a claim."""
-    save_seconds: Positive = 120
-    port: Port = 29500
-    poll_seconds: Positive = 15
 
 
 Profile = Local | Nodes | Slurm | Kubernetes
-P = TypeVar("P", Nodes, Slurm, Kubernetes)
-
 KINDS: dict[str, type[Local] | type[Nodes] | type[Slurm] | type[Kubernetes]] = {
     "local": Local,
     "nodes": Nodes,
     "slurm": Slurm,
     "kubernetes": Kubernetes,
 }
+
+
+def elastic_of(profile: dict[str, object]) -> Elastic:
+    """What several nodes share, from a profile as a job records it; the defaults for what it leaves out."""
+    return Elastic.model_validate({name: profile[name] for name in Elastic.model_fields if name in profile})
 
 
 def load_profile(path: Path | None = None) -> Profile:

@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from runner.launching.cluster import Kubernetes, Local, Nodes, Profile, Slurm
+from runner.launching.cluster import Elastic, Kubernetes, Local, Nodes, Profile, Slurm
 from runner.launching.kubernetes import KubernetesScheduler
 from runner.launching.node import node_command
 from runner.launching.scheduler import Scheduler, run_on, submitted
@@ -20,7 +20,7 @@ def launch(job: Path, ranks: int, threads: int, max_restarts: int = 0) -> None:
     """Run the job at a path with so many ranks on this machine, and wait for them; raises what `run_agent` raises."""
     for name in (FAILURE, STOPPED_MARK):
         (job.parent / name).unlink(missing_ok=True)
-    run_agent(job, threads, Group(ranks, max_restarts=max_restarts))
+    run_agent(job, threads, Group(ranks, Elastic(max_restarts=max_restarts)))
 
 
 def dispatch(path: Path, job: Job, ranks: int, per_node: int, profile: Profile) -> None:
@@ -44,19 +44,7 @@ def dispatch(path: Path, job: Job, ranks: int, per_node: int, profile: Profile) 
                 f"{job.stage} {job.name}: {count} nodes meet at {profile.rendezvous}. On each other node:\n  {command}"
             )
             sys.stdout.flush()
-            group = Group(
-                per_node,
-                profile.least_nodes or count,
-                count,
-                profile.rendezvous,
-                path.parent.name,
-                profile.max_restarts,
-                profile.join_seconds,
-                profile.last_call_seconds,
-                profile.lost_after_seconds,
-                profile.interface,
-                profile.address,
-            )
+            group = Group(per_node, profile, count, profile.rendezvous, path.parent.name, profile.address)
             run_agent(path, job.threads, group)
         case Slurm() | Kubernetes():
             scheduler = _scheduler(profile)
@@ -71,7 +59,7 @@ def render(path: Path, job: Job, ranks: int, per_node: int, profile: Profile) ->
         return scheduler.render(job, path, ranks, per_node)
     if isinstance(profile, Nodes):
         return shlex.join(_joining(profile, path, ranks // per_node, per_node)) + "\n"
-    return shlex.join([sys.executable, "-m", "runner.launching.node", str(path), "--ranks", str(ranks)]) + "\n"
+    return shlex.join(node_command(path, ranks, sys.executable)) + "\n"
 
 
 def ranks_of_node(profile: Profile, ranks: int, devices_per_node: int) -> int:
@@ -88,7 +76,7 @@ def ranks_of_node(profile: Profile, ranks: int, devices_per_node: int) -> int:
 
 
 def _joining(profile: Nodes, path: Path, nodes: int, per_node: int) -> list[str]:
-    command = node_command(profile, path, per_node, sys.executable)
+    command = node_command(path, per_node, sys.executable)
     return [*command, "--nodes", str(nodes), "--rendezvous", profile.rendezvous, "--run-id", path.parent.name]
 
 

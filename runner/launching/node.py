@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from runner.launching.cluster import Elastic
+from runner.launching.cluster import Local, elastic_of
 from runner.launching.torchrun import Group, StoppedError, run_agent
 from runner.training.device import require_devices
 from runner.training.job import STOPPED, Job
@@ -21,20 +21,12 @@ def read_job(path: Path) -> Job:
         raise UserError(f"{path}: no job of a training phase that this checkout wrote; run the stage again") from error
 
 
-def node_command(profile: Elastic, job: Path, ranks: int, python: str) -> list[str]:
-    """The command that every node runs, but for how many nodes there are and where they meet."""
-    options: dict[str, object] = {
-        "ranks": ranks,
-        "least-nodes": profile.least_nodes,
-        "max-restarts": profile.max_restarts,
-        "join-seconds": profile.join_seconds,
-        "last-call-seconds": profile.last_call_seconds,
-        "lost-after-seconds": profile.lost_after_seconds,
-        "save-seconds": getattr(profile, "save_seconds", None),
-        "interface": profile.interface,
-    }
-    given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
-    return [python, "-m", "runner.launching.node", str(job), *given]
+def node_command(job: Path, ranks: int, python: str) -> list[str]:
+    """The command that every node runs, but for how many nodes there are and where they meet.
+
+    What they forgive stands in the job, as the cluster profile says.
+    """
+    return [python, "-m", "runner.launching.node", str(job), "--ranks", str(ranks)]
 
 
 @click.command(
@@ -43,51 +35,18 @@ def node_command(profile: Elastic, job: Path, ranks: int, python: str) -> list[s
 @click.argument("job", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--ranks", type=click.IntRange(min=1), required=True, help="Ranks on this node.")
 @click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes in all.")
-@click.option("--least-nodes", type=click.IntRange(min=1), help="Fewest nodes to go on with; none means all.")
 @click.option("--rendezvous", default="localhost:0", show_default=True, help="HOST:PORT where the nodes meet.")
 @click.option("--run-id", default="", help="Name of the meeting, the same on all nodes.")
-@click.option("--max-restarts", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--join-seconds", type=click.IntRange(min=1), default=600, show_default=True)
-@click.option("--last-call-seconds", type=click.IntRange(min=1), default=30, show_default=True)
-@click.option("--lost-after-seconds", type=click.IntRange(min=1), default=15, show_default=True)
-@click.option("--save-seconds", type=click.IntRange(min=1), default=120, show_default=True)
-@click.option("--interface", help="Network interface of the process group.")
 @click.option("--address", help="Name under which the other nodes reach this one.")
 @stage.command
-def main(
-    job: Path,
-    ranks: int,
-    nodes: int,
-    least_nodes: int | None,
-    rendezvous: str,
-    run_id: str,
-    max_restarts: int,
-    join_seconds: int,
-    last_call_seconds: int,
-    lost_after_seconds: int,
-    save_seconds: int,
-    interface: str | None,
-    address: str | None,
-) -> None:
+def main(job: Path, ranks: int, nodes: int, rendezvous: str, run_id: str, address: str | None) -> None:
     """Run this node's ranks of JOB, and wait for them. Exit code 75 after a request to stop: the state is saved."""
     read = read_job(job)
     require_devices(read.device, ranks)
-    group = Group(
-        ranks,
-        least_nodes or nodes,
-        nodes,
-        rendezvous,
-        run_id or "twice",
-        max_restarts,
-        join_seconds,
-        last_call_seconds,
-        lost_after_seconds,
-        interface,
-        address,
-        save_seconds,
-    )
+    elastic = elastic_of(read.launch.get("profile") or Local().model_dump())
+    run_id = run_id or ("twice" if nodes > 1 else "")
     try:
-        run_agent(job, read.threads, group)
+        run_agent(job, read.threads, Group(ranks, elastic, nodes, rendezvous, run_id, address))
     except StoppedError as error:
         print(f"{read.stage} {read.name}: {error}; its state is saved", file=sys.stderr)
         sys.exit(STOPPED)

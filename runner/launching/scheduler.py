@@ -1,14 +1,20 @@
 """A job of a cluster's scheduler: submitted once, followed from any process, attached again after an interruption."""
 
+import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
+from runner.launching.cluster import Kubernetes, Slurm
 from runner.launching.torchrun import StoppedError
 from runner.training.job import FAILURE, Job
 from specs.common.errors import UserError
@@ -16,18 +22,33 @@ from specs.common.files import sha256_file, write_bytes, write_json
 from specs.common.progress import Progress
 
 State = Literal["waiting", "running", "ended"]
+T = TypeVar("T")
 SUBMITTED = "submitted.json"
 """Beside the job: which scheduler was given it, under which name."""
+SECONDS_TO_ANSWER = 300
+"""How long one command of a scheduler may take; then it counts as failed."""
+LONGEST_PAUSE = 16
+"""Longest pause between two tries of a command that fails, in intervals of polling."""
+LOOKS_AT_THE_END = 4
+"""How often a job is seen to have ended before that is believed."""
 
 
 class Scheduler(Protocol):
     """What a launch asks of a cluster."""
 
     kind: str
-    poll_seconds: int
+
+    @property
+    def profile(self) -> Slurm | Kubernetes:
+        """Where and how its jobs run."""
+        ...
 
     def render(self, job: Job, path: Path, ranks: int, per_node: int) -> str:
         """The script or manifest that runs the job at a path on so many ranks."""
+        ...
+
+    def find(self, job: Job) -> str | None:
+        """The name of a run's job that was handed in and has not ended; none where there is none."""
         ...
 
     def submit(self, script: Path, job: Job) -> str:
@@ -47,15 +68,44 @@ class Scheduler(Protocol):
         ...
 
 
+class SilentError(UserError):
+    """A command of the scheduler failed: it may answer the next time."""
+
+
 def ask(*command: str) -> str:
-    """Standard output of a scheduler's command. Raises UserError with its message where it fails."""
+    """Standard output of a scheduler's command. Raises SilentError with its message where it fails."""
     if shutil.which(command[0]) is None:
         raise UserError(f"{command[0]} is not on the PATH: start this where the cluster's commands are, or --render")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_TO_ANSWER)
+    except subprocess.TimeoutExpired as error:
+        raise SilentError(f"{' '.join(command[:2])} did not answer in {SECONDS_TO_ANSWER} seconds") from error
     if done.returncode:
         message = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise UserError(f"{' '.join(command[:2])} failed with code {done.returncode}: {message}")
+        raise SilentError(f"{' '.join(command[:2])} failed with code {done.returncode}: {message}")
     return done.stdout
+
+
+def job_name(job: Job) -> str:
+    """Name of a run's job in a cluster: its own for every scratch folder, at most 52 letters, so that pods' names fit.
+
+    By it a job is found again whose number was lost when the process that handed it in was killed.
+    """
+    digest = hashlib.sha256(job.scratch.encode()).hexdigest()[:8]
+    return f"{f'twice-{job.stage}-{job.name}'[:43]}-{digest}"
+
+
+def fill(template: str, **values: object) -> str:
+    """Fill a template of this folder."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(values)
 
 
 def submitted(folder: Path) -> dict[str, str] | None:
@@ -67,30 +117,19 @@ def submitted(folder: Path) -> dict[str, str] | None:
 def run_on(scheduler: Scheduler, job: Job, path: Path, ranks: int, per_node: int) -> None:
     """Hand in the job at a path, or attach to it where an earlier process did; wait until it has ended.
 
-    SIGINT, SIGTERM and SIGUSR1 end the waiting, not the job: raises StoppedError, and the next call attaches again.
-    Raises UserError with the message of a rank that refused its input, or with what the scheduler says of the end.
+    SIGINT, SIGTERM, SIGUSR1 and SIGHUP end the waiting, not the job: raises StoppedError, and the next call attaches
+    again; so does a scheduler that no longer answers. Raises UserError with the message of a rank that refused its
+    input, or with what the scheduler says of the end.
     """
-    folder = path.parent
-    held = submitted(folder)
-    if held and scheduler.state(held["name"]) != "ended":
-        print(f"{job.stage} {job.name}: attached to {held['kind']} job {held['name']}", flush=True)
-        name = held["name"]
-    elif held and _over(folder):
-        name = held["name"]  # it ended while nobody waited
-    else:
-        (folder / FAILURE).unlink(missing_ok=True)
-        script = folder / f"{scheduler.kind}.{'sh' if scheduler.kind == 'slurm' else 'yaml'}"
-        write_bytes(script, scheduler.render(job, path, ranks, per_node).encode())
-        name = scheduler.submit(script, job)
-        write_json(folder / SUBMITTED, {"kind": scheduler.kind, "name": name, "script": sha256_file(script)})
-        print(f"{job.stage} {job.name}: handed to {scheduler.kind} as job {name}", flush=True)
+    folder, name = path.parent, None
     try:
-        _wait(scheduler, name, job, folder)
+        with _interruptible():
+            name = _attach(scheduler, job, folder) or _submit(scheduler, job, path, ranks, per_node)
+            _wait(scheduler, name, job, folder)
     except _InterruptedError as error:
-        raise StoppedError(
-            f"{error}; {scheduler.kind} job {name} goes on alone (`{scheduler.cancelling(name)}` ends it)"
-        ) from error
-    (folder / SUBMITTED).unlink()
+        onward = f"; {scheduler.kind} job {name} goes on alone (`{scheduler.cancelling(name)}` ends it)" if name else ""
+        raise StoppedError(f"{error}{onward}") from error
+    (folder / SUBMITTED).unlink(missing_ok=True)
     if (folder / FAILURE).exists():
         raise UserError((folder / FAILURE).read_text("utf-8"))
     if not (folder / "finished").is_dir():
@@ -101,45 +140,102 @@ def run_on(scheduler: Scheduler, job: Job, path: Path, ranks: int, per_node: int
 
 
 class _InterruptedError(Exception):
-    """A signal asked this process to end."""
+    """This process was asked to end, or the scheduler does not answer; the job goes on."""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise _InterruptedError(f"interrupted by {signal.Signals(number).name}")
+
+    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _attach(scheduler: Scheduler, job: Job, folder: Path) -> str | None:
+    """The name of the job that an earlier process handed in, where it is at work or has left its end to be read."""
+    earlier = submitted(folder)
+    if earlier and _patiently(scheduler, lambda: scheduler.state(earlier["name"])) == "ended":
+        return earlier["name"] if _over(folder) else None  # it ended while nobody waited
+    # Killed between the two, a process hands a job in and does not note it.
+    name = earlier["name"] if earlier else _patiently(scheduler, lambda: scheduler.find(job))
+    if name:
+        print(f"{job.stage} {job.name}: attached to {scheduler.kind} job {name}", flush=True)
+    return name
+
+
+def _submit(scheduler: Scheduler, job: Job, path: Path, ranks: int, per_node: int) -> str:
+    folder = path.parent
+    (folder / FAILURE).unlink(missing_ok=True)
+    script = folder / f"{scheduler.kind}.{'sh' if scheduler.kind == 'slurm' else 'yaml'}"
+    write_bytes(script, scheduler.render(job, path, ranks, per_node).encode())
+    name = scheduler.submit(script, job)
+    write_json(folder / SUBMITTED, {"kind": scheduler.kind, "name": name, "script": sha256_file(script)})
+    print(f"{job.stage} {job.name}: handed to {scheduler.kind} as job {name}", flush=True)
+    return name
 
 
 def _over(folder: Path) -> bool:
     return (folder / "finished").is_dir() or (folder / FAILURE).exists()
 
 
+def _patiently(scheduler: Scheduler, question: Callable[[], T]) -> T:
+    """The scheduler's answer, tried again with growing pauses while its commands fail: controllers are restarted.
+
+    Raises _InterruptedError where it is silent for longer than the profile allows.
+    """
+    profile, pauses = scheduler.profile, 1
+    deadline = time.monotonic() + profile.silent_seconds
+    while True:
+        try:
+            return question()
+        except SilentError as error:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise _InterruptedError(f"no answer for {profile.silent_seconds} seconds: {error}") from error
+            print(f"{error}; trying again", file=sys.stderr, flush=True)
+            time.sleep(min(pauses * profile.poll_seconds, left))
+            pauses = min(2 * pauses, LONGEST_PAUSE)
+
+
 def _wait(scheduler: Scheduler, name: str, job: Job, folder: Path) -> None:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise _InterruptedError(f"interrupted by {signal.Signals(number).name}")
+    with Progress(f"{job.stage} {job.name}", job.steps, "steps") as progress:
+        done = _last_step(folder)[0]
+        progress.resume(done)
+        ends = 0
+        # A job that is to run again is seen to have ended for a moment, and a network file system may show the last
+        # files of another machine a little later: an end without a finished run is looked at several times.
+        while ends < LOOKS_AT_THE_END and not (ends and _over(folder)):
+            state = _patiently(scheduler, lambda: scheduler.state(name))
+            ends = ends + 1 if state == "ended" else 0
+            now, loss = _last_step(folder)
+            note = f"{state} as {scheduler.kind} job {name}" + (f", loss {loss:.3f}" if loss is not None else "")
+            progress.advance(now - done, note)
+            done = now
+            if not (ends and _over(folder)):
+                time.sleep(scheduler.profile.poll_seconds)
+        progress.advance(_last_step(folder)[0] - done, f"{scheduler.kind} job {name} has ended")
 
-    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-    before = {number: signal.signal(number, interrupt) for number in signals}
+
+def _last_step(folder: Path) -> tuple[int, float | None]:
+    """The last step in the journal, and its loss, from the end of the file: it may be long."""
     try:
-        with Progress(f"{job.stage} {job.name}", job.steps, "steps") as progress:
-            done = _steps(folder)[0]
-            progress.resume(done)
-            while (state := scheduler.state(name)) != "ended":
-                now, loss = _steps(folder)
-                note = f"{state} as {scheduler.kind} job {name}" + (f", loss {loss:.3f}" if loss is not None else "")
-                progress.advance(now - done, note)
-                done = now
-                time.sleep(scheduler.poll_seconds)
-            # A network file system may show the last files of another machine a little later.
-            for _ in range(3):
-                if _over(folder):
+        with (folder / "steps.jsonl").open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            length = 4096
+            while True:
+                file.seek(max(size - length, 0))
+                lines = file.read(min(length, size)).splitlines(keepends=True)
+                whole = [line for line in lines[0 if length >= size else 1 :] if line.endswith(b"\n")]
+                if whole or length >= size:
                     break
-                time.sleep(scheduler.poll_seconds)
-            progress.advance(_steps(folder)[0] - done, f"{scheduler.kind} job {name} has ended")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _steps(folder: Path) -> tuple[int, float | None]:
-    """Steps in the journal, and the last loss."""
-    try:
-        lines = (folder / "steps.jsonl").read_bytes().splitlines(keepends=True)
-    except OSError:
+                length *= 16
+        entry: dict[str, Any] = json.loads(whole[-1]) if whole else {"step": 0, "loss": None}
+        return entry["step"], entry["loss"]
+    except (OSError, ValueError, KeyError):  # it is being written anew
         return 0, None
-    whole = [line for line in lines if line.endswith(b"\n")]
-    return len(whole), (json.loads(whole[-1])["loss"] if whole else None)

@@ -1,12 +1,13 @@
 """SLURM: a batch script that starts one agent on each node, and the scheduler that runs it."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
 
 from runner.launching.cluster import Slurm
 from runner.launching.node import node_command
-from runner.launching.scheduler import State, ask
+from runner.launching.scheduler import State, ask, fill, job_name
 from runner.training.job import STOPPED, Job
 from specs.common.errors import UserError
 from specs.loading.settings import ROOT
@@ -22,7 +23,6 @@ class SlurmScheduler:
 
     def __init__(self, profile: Slurm) -> None:
         self.profile = profile
-        self.poll_seconds: int = profile.poll_seconds
 
     def render(self, job: Job, path: Path, ranks: int, per_node: int) -> str:
         """The batch script.
@@ -30,14 +30,15 @@ class SlurmScheduler:
         It is requeued after a preemption (by SLURM) and when the run stopped because its time ran out (by itself, exit
         code 75); it then goes on from the last checkpoint.
         """
-        profile, nodes = self.profile, ranks // per_node
+        profile, nodes, cpus = self.profile, ranks // per_node, per_node * job.threads
+        log = str(path.parent / "logs" / "slurm-").replace("%", "%%")
         options = [
-            f"--job-name=twice-{job.stage}-{job.name}",
+            f"--job-name={job_name(job)}",
             f"--nodes={nodes if profile.least_nodes is None else f'{profile.least_nodes}-{nodes}'}",
             "--ntasks-per-node=1",
-            f"--cpus-per-task={per_node * job.threads}",
+            f"--cpus-per-task={cpus}",
             f"--chdir={ROOT}",
-            f"--output={path.parent}/logs/slurm-%j.log",
+            f"--output={log}%j.log",
             "--open-mode=append",
             "--requeue",
             *(["--no-kill"] if profile.least_nodes else []),
@@ -46,25 +47,19 @@ class SlurmScheduler:
             *(f"--{name}={value}" for name in ("partition", "account", "time") if (value := getattr(profile, name))),
             *profile.directives,
         ]
-        command = node_command(profile, path, per_node, sys.executable)
-        return "\n".join(
-            [
-                "#!/bin/bash",
-                *(f"#SBATCH {option}" for option in options),
-                "",
-                "set -u",
-                *profile.setup,
-                'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-                "# Nodes that are lost do not end the others: they go on without them, or wait.",
-                "srun --kill-on-bad-exit=0 \\",
-                f'  {shlex.join(command)} --nodes "$SLURM_JOB_NUM_NODES" \\',
-                f'  --rendezvous "$head:{profile.port}" --run-id "$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}"',
-                "code=$?",
-                f'if [ "$code" -eq {STOPPED} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
-                'exit "$code"',
-                "",
-            ]
+        return fill(
+            "slurm.sh.j2",
+            options=[shlex.quote(option) for option in options],
+            setup=profile.setup,
+            cpus=cpus,
+            command=shlex.join(node_command(path, per_node, sys.executable)),
+            port=profile.port,
+            stopped=STOPPED,
         )
+
+    def find(self, job: Job) -> str | None:
+        """The number of the job of a run that was handed in and has not ended; none where there is none."""
+        return next((number for number, state, name in self._jobs() if name == job_name(job) and _alive(state)), None)
 
     def submit(self, script: Path, job: Job) -> str:
         """Hand in a script; returns the number of the job."""
@@ -77,12 +72,7 @@ class SlurmScheduler:
 
     def state(self, name: str) -> State:
         """Where a job stands, by squeue: it forgets a job some minutes after its end."""
-        try:
-            word = ask("squeue", "--noheader", "--jobs", name, "--states=all", "--format=%T").strip()
-        except UserError as error:
-            if "Invalid job id" in str(error):
-                return "ended"
-            raise
+        word = next((state for number, state, _ in self._jobs() if number == name), "")
         return "running" if word in _RUNNING else "waiting" if word in _WAITING else "ended"
 
     def verdict(self, name: str) -> str:
@@ -96,3 +86,12 @@ class SlurmScheduler:
     def cancelling(self, name: str) -> str:
         """The command that ends a job."""
         return f"scancel {name}"
+
+    def _jobs(self) -> list[list[str]]:
+        """Number, state and name of every job of this user: asked for one that it forgot, squeue would fail."""
+        lines = ask("squeue", "--noheader", f"--user={os.getuid()}", "--states=all", "--format=%A|%T|%j")
+        return [line.split("|", 2) for line in lines.splitlines()]
+
+
+def _alive(state: str) -> bool:
+    return state in _RUNNING or state in _WAITING

@@ -12,12 +12,10 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from runner.launching.cluster import Elastic
 from runner.training.determinism import environment_of_ranks
 from runner.training.job import FAILURE, LOST_PEER, STOPPED, STOPPED_MARK
 from specs.common.errors import UserError
-
-SECONDS_TO_STOP = 120
-"""How long ranks may take to finish their step and save it once they are asked to stop; then they are killed."""
 
 
 class StoppedError(Exception):
@@ -30,23 +28,19 @@ class Group:
 
     ranks: int
     """On this node."""
-    least: int = 1
-    most: int = 1
-    """Nodes: how many there are, and with how few the rest goes on when some are lost."""
+    elastic: Elastic
+    nodes: int = 1
+    """How many there are, with this one."""
     rendezvous: str = "localhost:0"
     run_id: str = ""
-    max_restarts: int = 0
-    join_seconds: int = 600
-    last_call_seconds: int = 30
-    lost_after_seconds: int = 15
-    interface: str | None = None
+    """Name of the meeting, the same on all nodes."""
     address: str | None = None
-    seconds_to_stop: int = SECONDS_TO_STOP
+    """Name under which the others reach this node."""
 
     @property
     def alone(self) -> bool:
         """Whether all ranks are on this machine."""
-        return self.most == 1
+        return self.nodes == 1
 
 
 def run_agent(job: Path, threads: int, group: Group) -> None:
@@ -62,33 +56,35 @@ def run_agent(job: Path, threads: int, group: Group) -> None:
     """
     failure, stopped = job.parent / FAILURE, job.parent / STOPPED_MARK
     os.environ.update(environment_of_ranks(threads))
-    os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(group.seconds_to_stop)
+    elastic = group.elastic
+    least = elastic.least_nodes or group.nodes
+    os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(elastic.save_seconds)
     # On one machine the loopback interface exists where a host name may not resolve.
-    if interface := group.interface or ("lo" if group.alone else None):
+    if interface := elastic.interface or ("lo" if group.alone else None):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         if interface != "lo":
             os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
-    if group.max_restarts or not group.alone:
+    if elastic.max_restarts or not group.alone:
         # One store for all attempts would hand a new attempt the addresses that the ranks of the last one left there.
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # The agent announces each signal and each rank's end on its own; what matters is said below.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
-        min_nodes=group.least,
-        max_nodes=group.most,
+        min_nodes=least,
+        max_nodes=group.nodes,
         nproc_per_node=group.ranks,
         rdzv_backend="c10d",
         rdzv_endpoint=group.rendezvous,
         rdzv_configs={
-            "join_timeout": group.join_seconds,
-            "last_call_timeout": group.last_call_seconds if group.least < group.most else 1,
-            "read_timeout": group.join_seconds,
-            "keep_alive_interval": max(group.lost_after_seconds // 3, 1),
+            "join_timeout": elastic.join_seconds,
+            "last_call_timeout": elastic.last_call_seconds if least < group.nodes else 1,
+            "read_timeout": elastic.join_seconds,
+            "keep_alive_interval": max(elastic.lost_after_seconds // 3, 1),
             "keep_alive_max_attempt": 3,
         },
         local_addr=group.address or ("localhost" if group.alone else None),
         run_id=group.run_id or f"twice-{os.getpid()}",
-        max_restarts=group.max_restarts,
+        max_restarts=elastic.max_restarts,
         logs_specs=DefaultLogsSpecs(log_dir=str(job.parent / "logs")),
         signals_to_handle="SIGTERM,SIGINT,SIGUSR1,SIGHUP,SIGQUIT",
     )

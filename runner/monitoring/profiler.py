@@ -6,7 +6,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 
-class Tracer:
+class Profiler:
     """Traces the steps from `first` to `last` of one rank into `trace-steps-FIRST-LAST.json` of a folder."""
 
     def __init__(self, folder: Path, first: int, last: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from runner.monitoring.profiler import Tracer
+from runner.monitoring.profiler import Profiler
 from specs.common.progress import Progress
 
 
@@ -37,7 +37,7 @@ class Telemetry:
         self.peak = peak
         """Peak operations per second of all devices together; none where utilisation means nothing."""
         self._stack = contextlib.ExitStack()
-        self._tracer = Tracer(folder, *trace) if folder and trace else None
+        self._profiler = Profiler(folder, *trace) if folder and trace else None
 
     def begin(self, first: int) -> None:
         """Open the files; `first` steps were done by earlier processes."""
@@ -56,18 +56,18 @@ class Telemetry:
         self._stack.callback(self._board.close)
         self._progress = self._stack.enter_context(Progress(self.label, self.steps, "steps"))
         self._progress.resume(first)
-        if self._tracer:
-            self._stack.callback(self._tracer.close)
-            self._tracer.before(first + 1)
+        if self._profiler:
+            self._stack.callback(self._profiler.close)
+            self._profiler.before(first + 1)
 
     def step(self, entry: dict[str, Any], seconds: float, waited: float) -> None:
         """Note a finished step: its journal entry, its wall time, and the part of it that waited for data."""
         self._done = entry["step"]
         if self.folder is None:
             return
-        if self._tracer:
-            self._tracer.after(self._done)
-            self._tracer.before(self._done + 1)
+        if self._profiler:
+            self._profiler.after(self._done)
+            self._profiler.before(self._done + 1)
         numbers = {key: value for key, value in entry.items() if isinstance(value, (int, float))}
         rate = self.tokens_per_step / seconds
         numbers |= {"seconds": seconds, "tokens_per_second": rate, "data_wait": waited / seconds}

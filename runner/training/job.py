@@ -1,6 +1,6 @@
 """What the launching process tells the ranks of a training phase, and how they answer."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -59,8 +59,8 @@ class Job(Section):
     """End after this step and leave no finished run: for a part of a run that is executed again."""
     trace: Items[Positive] | None = None
     """First and last step of a window to trace with torch's profiler."""
-    launch: Annotated[dict[str, object], Field(default_factory=dict)]
-    """Where the ranks run, for the record: the cluster profile and what became of it."""
+    launch: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Where the ranks run: the cluster profile, and what became of it."""
 
     @property
     def identity(self) -> str:

@@ -51,7 +51,9 @@ def control(job: str, script: str) -> None:
 def main(name: str, *arguments: str) -> int:
     if name == "sbatch":
         job = str(1 + len(list(HOME.glob("*.script"))))
-        put(job, script=arguments[-1], state="PENDING")
+        lines = Path(arguments[-1]).read_text("utf-8").splitlines()
+        name = next(line.split("=")[1] for line in lines if "--job-name=" in line)
+        put(job, name=name, script=arguments[-1], state="PENDING")
         with Path(os.devnull).open("r+", encoding="utf-8") as nothing:
             subprocess.Popen(
                 [sys.executable, __file__, "control", job, arguments[-1]],
@@ -64,15 +66,19 @@ def main(name: str, *arguments: str) -> int:
     elif name == "control":
         control(*arguments)
     elif name == "srun":
-        step = subprocess.Popen([word for word in arguments if not word.startswith("--kill-on-bad-exit")])
+        command = arguments[next(i for i, word in enumerate(arguments) if not word.startswith("--")) :]
+        step = subprocess.Popen(command)
         put(os.environ["SLURM_JOB_ID"], step=step.pid)
         return step.wait()
     elif name == "squeue":
-        job = arguments[arguments.index("--jobs") + 1]
-        if get(job, "forgotten"):
-            print("slurm_load_jobs error: Invalid job id specified", file=sys.stderr)
+        if (left := int(get("squeue", "failures") or 0)) > 0:
+            put("squeue", failures=left - 1)
+            print("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", file=sys.stderr)
             return 1
-        print(get(job, "state"))
+        for path in HOME.glob("*.script"):
+            job = path.stem
+            if not get(job, "forgotten"):
+                print(f"{job}|{get(job, 'state')}|{get(job, 'name')}")
     elif name == "sacct":
         job = arguments[arguments.index("--jobs") + 1]
         print(f"{get(job, 'state')}|{get(job, 'code')}:0")

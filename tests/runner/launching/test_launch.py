@@ -25,6 +25,11 @@ MakeJob = Callable[..., Path]
 LONG = {"steps": 48, "training.checkpoints.every": 4, "training.held_out.every": 100}
 
 
+def forgiving(**elastic: object) -> dict[str, object]:
+    """The change of a job whose cluster profile says so."""
+    return {"launch": {"profile": {"kind": "local", **elastic}}}
+
+
 def node(job: Path, *options: object) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "runner.launching.node", str(job), *map(str, options)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -81,8 +86,8 @@ def uninterrupted(make_job: MakeJob, compute: Callable[..., Any]) -> str:
 def test_a_rank_that_is_killed_costs_one_restart_and_no_bit(
     make_job: MakeJob, uninterrupted: str, started: list[Any]
 ) -> None:
-    job = make_job(LONG)
-    started.append(agent := node(job, "--ranks", 2, "--max-restarts", 1))
+    job = make_job(LONG | forgiving(max_restarts=1))
+    started.append(agent := node(job, "--ranks", 2))
     wait_for_step(job, 6, agent)
     os.kill(ranks_of(agent)[1], signal.SIGKILL)
     message = agent.communicate()[1]
@@ -105,18 +110,18 @@ def test_a_lost_node_is_replaced_by_one_that_stood_by(
     make_job: MakeJob, uninterrupted: str, started: list[Any]
 ) -> None:
     """Three nodes of one rank: two train, since micro-batches fold in a tree. When one is lost, the third steps in."""
-    job = make_job(LONG)
+    quick = {"interface": "lo", "last_call_seconds": 20, "lost_after_seconds": 3, "max_restarts": 2}
+    job = make_job(LONG | forgiving(least_nodes=2, **quick))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = ("--nodes", 3, "--least-nodes", 2, "--rendezvous", f"127.0.0.1:{port}", "--address", "127.0.0.1")
-    quick = ("--interface", "lo", "--last-call-seconds", 20, "--lost-after-seconds", 3, "--max-restarts", 2)
+    options = ("--nodes", 3, "--rendezvous", f"127.0.0.1:{port}", "--address", "127.0.0.1")
     # Whoever comes first hosts the meeting; without it nobody could meet again.
-    started.append(host := node(job, "--ranks", 1, *options, *quick))
+    started.append(host := node(job, "--ranks", 1, *options))
     while not _listens(port):
         assert host.poll() is None, host.communicate()[1]
         time.sleep(0.05)
-    started += [node(job, "--ranks", 1, *options, *quick) for _ in range(2)]
+    started += [node(job, "--ranks", 1, *options) for _ in range(2)]
     wait_for_step(job, 6, host)
     environment = json.loads((job.parent / "measured" / "environment.json").read_text("utf-8"))
     assert environment["ranks"] == 2 and environment["launch"]["world_size"] == "3"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 
 from runner.launching.cluster import Slurm
-from runner.launching.launch import render
+from runner.launching.launch import dispatch, render
 from runner.launching.node import read_job
+from specs.common.errors import UserError
 
 MakeJob = Callable[..., Path]
 FAKE = Path(__file__).with_name("fake_slurm.py")
@@ -23,9 +25,9 @@ COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel", "preempt
 # A stage's part, without the token store that it would verify first.
 SCRIPT = """
 import pathlib, sys
+from runner.launching.cluster import load_profile
 from runner.launching.launch import StoppedError, dispatch
 from runner.launching.node import read_job
-from runner.launching.cluster import load_profile
 from specs.common.errors import UserError
 path = pathlib.Path(sys.argv[1])
 try:
@@ -89,8 +91,11 @@ def test_preempted_left_alone_attached_again_and_finished(
     changes = {"steps": 60, "training.checkpoints.every": 50, "training.held_out.every": 100}
     job = make_job(changes)
     profile(tmp_path, monkeypatch)
+    # The environment of the stage that hands a job in goes with it; no DVC stands above the job.
+    monkeypatch.setenv("DVC_STAGE", "pretrain@tiny")
     first = attach(job)
     wait_until(lambda: steps(job) >= 3, first)
+    (slurm / "squeue.failures").write_text("2", "utf-8")
     subprocess.run(["preempt", "1"], check=True)
     wait_until(lambda: (slurm / "1.restarts").exists(), first)
     saved = sorted(path.name for path in (job.parent / "checkpoints").glob("step-*"))
@@ -99,6 +104,7 @@ def test_preempted_left_alone_attached_again_and_finished(
     first.send_signal(signal.SIGINT)
     output, message = first.communicate()
     assert "handed to slurm as job 1" in output
+    assert message.count("Unable to contact slurm controller") == message.count("; trying again") == 2
     assert first.returncode == 1 and "slurm job 1 goes on alone (`scancel 1` ends it)" in message
     second = attach(job)
     output, message = second.communicate()
@@ -120,30 +126,33 @@ def test_preempted_left_alone_attached_again_and_finished(
     assert third.communicate() and third.returncode == 0 and not (slurm / "2.script").exists()
 
 
-def test_a_job_that_ends_without_a_run_says_how_and_is_handed_in_again(
+def test_a_job_that_ends_without_a_run_says_how(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_job: MakeJob
 ) -> None:
-    job = make_job()
     profile(tmp_path, monkeypatch, setup=("exit 3",))
-    for number in (1, 2):
-        process = attach(job)
-        message = process.communicate()[1]
-        assert process.returncode == 1
-        assert f"slurm job {number} ended without a finished run (FAILED, exit code 3:0)" in message
-    (job.parent / "submitted.json").write_text(json.dumps({"kind": "kubernetes", "name": "other"}), "utf-8")
-    process = attach(job)
+    process = attach(make_job())
     message = process.communicate()[1]
-    assert "kubernetes job other was started for this run: attach to it with its cluster profile" in message
+    assert process.returncode == 1 and "slurm job 1 ended without a finished run (FAILED, exit code 3:0)" in message
+
+
+def test_a_job_of_another_kind_of_cluster_is_not_taken_over(make_job: MakeJob) -> None:
+    job = make_job()
+    (job.parent / "submitted.json").write_text(json.dumps({"kind": "kubernetes", "name": "other"}), "utf-8")
+    with pytest.raises(UserError, match="kubernetes job other was started for this run: attach to it"):
+        dispatch(job, read_job(job), 2, 2, Slurm(kind="slurm"))
 
 
 def test_without_slurm_on_the_path_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_job: MakeJob
 ) -> None:
+    """Wherever this machine keeps its commands: the PATH is of one that has no SLURM."""
     profile(tmp_path, monkeypatch)
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.setenv("PATH", str(empty))
     process = attach(make_job())
     message = process.communicate()[1]
-    assert process.returncode == 1 and "sbatch is not on the PATH" in message and "Traceback" not in message
+    assert process.returncode == 1 and "squeue is not on the PATH" in message and "Traceback" not in message
 
 
 def test_the_script_is_bash_and_asks_for_what_the_profile_says(
@@ -165,4 +174,13 @@ def test_the_script_is_bash_and_asks_for_what_the_profile_says(
     expected = {"--nodes=2-4", "--no-kill", "--requeue", "--partition=gpu", "--account=nlp", "--time=1-00:00:00"}
     assert expected | {"--gpus-per-node=2", "--exclusive", "--signal=USR1@120", "--ntasks-per-node=1"} <= set(options)
     assert script.index("module load cuda") < script.index("srun") < script.index("scontrol requeue")
-    assert "--ranks 2 --least-nodes 2" in script
+    assert f"srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task={2 * read_job(job).threads} " in script
+    assert shlex.split(script[script.index(sys.executable) :])[3:6] == [str(job), "--ranks", "2"]
+
+
+def test_no_name_breaks_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_job: MakeJob) -> None:
+    job = tmp_path / "it's 100%j $HOME" / "job.json"
+    script = render(job, read_job(make_job()), 2, 2, profile(tmp_path, monkeypatch))
+    output = next(line for line in script.splitlines() if "--output" in line).removeprefix("#SBATCH ")
+    assert shlex.split(output) == [f"--output={tmp_path}/it's 100%%j $HOME/logs/slurm-%j.log"]
+    assert shlex.split(script[script.index(sys.executable) :])[3] == str(job)
