@@ -32,10 +32,13 @@ _COLUMNS = {
     "language": "programming language, kind of prose, or `conversation`",
     "text": "the document; a conversation is JSON Lines of role and content",
     "derived": "names of the augmentations applied, joined by `+`",
+    "licence_from": "what states the licence: `source` or `row`, then `tag`, `notice` or `file:PATH`, joined by `+`",
+    "repository": "repository that the row states",
+    "file": "path within the repository, where it is not `path`",
 }
 _PRIORITY = (
-    "Listed by priority: among duplicates, the document of the source listed first survives. A licence that a document "
-    "states of itself goes before that of its source."
+    "Listed by priority: among duplicates, the document of the source listed first survives. What files "
+    "state of their licence must be met beside the licence of their source."
 )
 _REMAINS = "Names of people, and secrets of a form that no detector knows, may remain."
 _CONTEXT: dict[str, Any] = {
@@ -185,6 +188,8 @@ def card(corpus: Corpus, ledgers: Mapping[str, Mapping[str, Any]], counts: Conte
         "## What was left out, and why\n\n" + _table(("stage", "reason", "documents", "such as"), drops),
         "## Languages\n\n" + _table(("language", "documents"), _counted(counts.languages)),
         "## Licences\n\n" + _table(("licence", "documents"), _counted(counts.licences)),
+        "## Licences that files state beyond the declared one\n\n"
+        + _table(("source", "declared, and stated", "documents read", "such as"), _conflicts(ledgers[STAGES[0]])),
         "## Personal data and secrets\n\n"
         f"Replaced in {redacted.get('documents', 0):,} documents: {redacted.get('emails', 0):,} e-mail addresses, "
         f"{redacted.get('addresses', 0):,} network addresses, {redacted.get('secrets', 0):,} secrets. {_REMAINS}",
@@ -240,6 +245,14 @@ def _middles(counts: Counter[str]) -> str:
         f" {sum(counts.values()):,} are to be written with their middle last: {counts['psm']:,} prefix first, "
         f"{counts['spm']:,} suffix first. Their text is whole; `fim-psm@start-stop` in `derived` is the middle."
     )
+
+
+def _conflicts(ledger: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (source, words, f"{entry['documents']:,}", _code(str(entry["examples"][0])))
+        for source, found in sorted(ledger["facts"].get("licences", {}).items())
+        for words, entry in sorted(found["conflicts"].items())
+    ]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -146,7 +146,8 @@ def encode(
                 loss = np.full(len(ids), learn_all, np.uint8)
             end = np.uint16(Special.DOCUMENT)
             whole = Rendered(np.append(ids, end), np.append(loss, np.uint8(learn_all)))
-            yield Encoded(document.id, document.source, document.path, document.licence, document.size, whole)
+            origin = (document.id, document.source, document.path, document.licence, document.repository, document.file)
+            yield Encoded(*origin, document.size, whole)
 
 
 def _encode_block(learn_all: bool, folder: Path, block: Block, path: Path) -> list[tuple[str, int]]:
@@ -202,6 +203,8 @@ def _append(writer: StoreWriter, pieces: Sequence[Piece], capacity: int, counts:
                 source=source.source,
                 path=source.path,
                 licence=source.licence,
+                repository=source.repository,
+                file=source.file,
                 offset=piece.offset,
             )
         )

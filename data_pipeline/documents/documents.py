@@ -41,6 +41,12 @@ class Document:
     text: str
     derived: str = ""
     """Names of the augmentations applied, joined by `+`."""
+    licence_from: str = ""
+    """What states the licence, joined by `+`: `source` or `row`, then `tag`, `notice` or `file:PATH`."""
+    repository: str = ""
+    """Repository that the row states; empty where the source is one."""
+    file: str = ""
+    """Path within the repository, where it is not `path`."""
 
     @property
     def size(self) -> int:
@@ -161,7 +167,7 @@ class DocumentWriter:
                 data_page_version="1.0",
                 compression="zstd",
                 compression_level=3,
-                use_dictionary=["source", "licence", "language", "derived"],
+                use_dictionary=["source", "licence", "language", "derived", "licence_from", "repository"],
                 write_statistics=False,
                 write_page_index=False,
                 write_page_checksum=True,

@@ -11,7 +11,7 @@ from specs.common.errors import UserError
 UNKNOWN = "NOASSERTION"
 """What SPDX writes where nothing is known of a licence."""
 
-_HEAD_LINES = 20
+_HEAD_LINES = 40
 _TAG = re.compile(r"^[^\w\n]{0,12}SPDX-License-Identifier:[ \t]*([^\n]*)", re.MULTILINE)
 _EXPRESSION = re.compile(r"[\w.+\-() ]+")
 

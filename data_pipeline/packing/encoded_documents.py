@@ -13,7 +13,7 @@ from specs.common.files import replacing
 
 _SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("id", "source", "path", "licence")),
+        *(pa.field(name, pa.string()) for name in ("id", "source", "path", "licence", "repository", "file")),
         pa.field("size", pa.int64()),
         pa.field("ids", pa.large_binary()),
         pa.field("loss", pa.large_binary()),
@@ -29,6 +29,8 @@ class Encoded:
     source: str
     path: str
     licence: str
+    repository: str
+    file: str
     size: int
     """UTF-8 bytes of its text."""
     rendered: Rendered

@@ -19,10 +19,15 @@ class RowContent:
     text: str
     licence: str | None = None
     """SPDX expression that the row states of itself."""
+    repository: str = ""
+    """Repository that the row states."""
+    file: str = ""
+    """Path within it."""
 
 
 COLUMNS = (
     *("text", "content", "path", "max_stars_repo_path", "meta", "lang", "language", "programming_language"),
+    *("repo_name", "max_stars_repo_name", "repository_name", "repo", "func_path_in_repository"),
     *("max_stars_repo_licenses", "detected_licenses", "licenses", "license"),
     *("original_string", "whole_func_string"),
     *("messages", "conversations", "conversation", "system"),
@@ -31,6 +36,7 @@ COLUMNS = (
 """Columns that any of the readers looks at."""
 
 _LICENCES = ("max_stars_repo_licenses", "detected_licenses", "licenses", "license")
+_REPOSITORIES = ("repo_name", "max_stars_repo_name", "repository_name", "repo")
 _SPEAKERS = {
     "human": "user",
     "gpt": "assistant",
@@ -85,7 +91,7 @@ def plain(row: Row) -> RowContent | str:
     meta = row.get("meta")
     within: Row = meta if isinstance(meta, dict) else {}
     names = (row.get("path"), row.get("max_stars_repo_path"), within.get("file_name"), within.get("path"))
-    return RowContent(language_from(names, row), text, licence_of(row))
+    return RowContent(language_from(names, row), text, licence_of(row), *repository_and_file(row, within, names))
 
 
 def function(row: Row) -> RowContent | str:
@@ -96,7 +102,8 @@ def function(row: Row) -> RowContent | str:
     language, text = row.get("language"), row.get("original_string", row.get("whole_func_string"))
     if not isinstance(language, str) or not isinstance(text, str):
         return "no `original_string` and `language`"
-    return RowContent(language, text)
+    names = (row.get("path"), row.get("func_path_in_repository"))
+    return RowContent(language, text, None, *repository_and_file(row, {}, names))
 
 
 READERS: dict[str, Callable[[Row], RowContent | str]] = {
@@ -134,6 +141,14 @@ def language_from(names: Iterable[Any], row: Row) -> str:
     stated = (row.get(key) for key in ("lang", "language", "programming_language"))
     language = next((name.lower() for name in stated if isinstance(name, str) and name), "text")
     return _LANGUAGE_NAMES.get(language, language)
+
+
+def repository_and_file(row: Row, within: Row, names: Iterable[Any]) -> tuple[str, str]:
+    """Repository that a row states, and the path of its file there; empty where it states none."""
+    stated = (where.get(key) for where in (row, within) for key in _REPOSITORIES)
+    return tuple(  # type: ignore[return-value]
+        next((value for value in values if isinstance(value, str)), "") for values in (stated, names)
+    )
 
 
 def licence_of(row: Row) -> str | None:

@@ -18,10 +18,10 @@ from typing import Any
 
 from data_pipeline.sources.archives import Member, members
 from data_pipeline.sources.row_files import ENDINGS, Row, rows
-from data_pipeline.sources.row_layouts import RowContent, language_from, licence_of
+from data_pipeline.sources.row_layouts import RowContent, language_from, licence_of, repository_and_file
 from specs.schema.data import Ingest
 
-COLUMNS = ("blob_id", "path", "language", "src_encoding", "detected_licenses", "files")
+COLUMNS = ("blob_id", "path", "repo_name", "language", "src_encoding", "detected_licenses", "files")
 MISSING = "contents are missing"
 UNASKED = "contents that no row asks for, or that come twice"
 
@@ -40,6 +40,8 @@ class BlobReference:
     language: str
     licence: str | None
     encoding: str
+    repository: str
+    file: str
 
 
 def blob_references(place: str, row: Row) -> Iterator[tuple[str, BlobReference] | str]:
@@ -59,6 +61,8 @@ def blob_references(place: str, row: Row) -> Iterator[tuple[str, BlobReference] 
             language_from((file.get("path"),), file),
             licence_of(file),
             encoding if isinstance(encoding, str) and encoding else "UTF-8",
+            # Of rows that are repositories, the row names it.
+            *repository_and_file(file, row, (file.get("path"),)),
         )
         yield blob, reference
 
@@ -81,7 +85,10 @@ def joined(
             if isinstance(text, _Trouble):
                 refuse(text.reason, reference.place)
             else:
-                yield reference.place, RowContent(reference.language, text, reference.licence)
+                yield (
+                    reference.place,
+                    RowContent(reference.language, text, reference.licence, reference.repository, reference.file),
+                )
     for left in waiting.values():
         for reference in left:
             refuse(MISSING, reference.place)

@@ -40,6 +40,7 @@ _PROVENANCE_SCHEMA = pa.schema(
         pa.field("length", pa.int32(), nullable=False),
         *(pa.field(name, pa.string(), nullable=False) for name in ("id", "source", "path", "licence")),
         pa.field("offset", pa.int64(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("repository", "file")),
     ]
 )
 
@@ -59,6 +60,10 @@ class Origin:
     licence: str
     offset: int
     """Of the run's first id among the document's ids."""
+    repository: str = ""
+    """Repository that the document's row states; empty where its source is one."""
+    file: str = ""
+    """Path within the repository, where it is not `path`."""
 
 
 @dataclass(frozen=True)

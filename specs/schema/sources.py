@@ -126,9 +126,12 @@ class Source(Pinned):
     name: Name
     """Names the source in ledgers, weights and provenance."""
     licence: Licence
-    """Whether the licence filter keeps it. SPDX expression that covers the documents of this source, where a document
+    """Whether the licence filter keeps it. SPDX expression that covers the documents of this source, where a row
     states none of its own; NOASSERTION where nothing is known: such documents are then dropped, unless
     `filter.licences` lists NOASSERTION."""
+    stated_licences: Literal["met", "listed"] = "met"
+    """Whether the licences that files state must be met beside the declared one: those of their headers and of the
+    licence files of their folders. `listed`: somebody has looked, and conflicts are only listed."""
     format: Literal[
         "files",
         "jsonl",

@@ -42,6 +42,9 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name == "filtered":
             ledger.state("redacted", {"documents": 1, "emails": 7, "addresses": 0, "secrets": 2})
             ledger.drop("smaller than | min_bytes", "s/`odd`.py")
+        if name == "ingested":
+            conflict = {"MIT, but GPL-3.0-only in its header": {"documents": 4, "examples": ["x.c"]}}
+            ledger.state("licences", {"s": {"from": {"source": 3}, "conflicts": conflict}})
         if name == "decontaminated":
             ledger.state("matches", [{"document": "s/x.py"}])
         (tmp_path / "corpus" / name / "ledger.json").write_text(json.dumps(ledger.as_json()), "utf-8")
@@ -88,6 +91,7 @@ def test_the_card_says_what_the_ledgers_say(corpus: Path) -> None:
         "| filtered | smaller than \\| min_bytes | 1 | `s/'odd'.py` |",
         "| markdown | 1 |",
         "| Apache-2.0 | 1 |",
+        "| s | MIT, but GPL-3.0-only in its header | 4 | `x.c` |",
         "Replaced in 1 documents: 7 e-mail addresses, 0 network addresses, 2 secrets.",
         "Cleaned of b: 1 documents dropped",
         "1 documents were rewritten",

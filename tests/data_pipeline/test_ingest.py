@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from data_pipeline import ingest as module
 from data_pipeline.documents import external_sort
 from data_pipeline.documents.documents import Document, document_id, read_documents
-from data_pipeline.ingest import _pattern, ingest
+from data_pipeline.ingest import ingest
+from data_pipeline.sources.globs import pattern
 from specs.common.errors import UserError
 from specs.common.files import tree_digests
 from specs.loading import settings
@@ -104,8 +105,8 @@ def test_globs_choose_members(tmp_path: Path) -> None:
     ],
 )
 def test_globs_read_as_people_write_them(glob: str, yes: list[str], no: list[str]) -> None:
-    assert all(_pattern(glob).fullmatch(path) for path in yes)
-    assert not any(_pattern(glob).fullmatch(path) for path in no)
+    assert all(pattern(glob).fullmatch(path) for path in yes)
+    assert not any(pattern(glob).fullmatch(path) for path in no)
 
 
 def test_a_limit_does_not_depend_on_the_order_of_members(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_dataset_in_its_own_layout_becomes_documents(
     assert {reason: len(examples) for reason, examples in refused.items()} == drops
 
 
-def test_what_a_file_states_goes_before_what_the_source_states(tmp_path: Path) -> None:
+def test_what_a_file_states_must_be_met_beside_what_the_source_states(tmp_path: Path) -> None:
     files = {
         "a.py": CODE,
         "b.py": "# SPDX-License-Identifier: Apache-2.0\n" + CODE,
@@ -171,7 +171,7 @@ def test_what_a_file_states_goes_before_what_the_source_states(tmp_path: Path) -
         + CODE,
         "d.java": "/* SPDX-License-Identifier: MIT OR Apache-2.0 */\n" + JAVA,
         "e.py": "# SPDX-License-Identifier: ask me\n" + CODE,
-        "f.py": CODE + "\n" * 30 + "# SPDX-License-Identifier: GPL-3.0-or-later\n",
+        "f.py": CODE + "\n" * 60 + "# SPDX-License-Identifier: GPL-3.0-or-later\n",
         "g.py": 'print("SPDX-License-Identifier: GPL-3.0-or-later")\n' + CODE,
     }
     data = io.BytesIO()
@@ -182,9 +182,9 @@ def test_what_a_file_states_goes_before_what_the_source_states(tmp_path: Path) -
     kept, drops = run(tmp_path / "tool.zip", "files", "MIT")
     assert {each.path: each.licence for each in kept} == {
         "a.py": "MIT",
-        "b.py": "Apache-2.0",
-        "d.java": "MIT OR Apache-2.0",
+        "b.py": "Apache-2.0 AND MIT",
+        "d.java": "MIT",
         "f.py": "MIT",
         "g.py": "MIT",
     }
-    assert drops == {"licence GPL-3.0-or-later": ["s/c.py"], "no known licence": ["s/e.py"]}
+    assert drops == {"licence GPL-3.0-or-later AND MIT": ["s/c.py"], "no known licence": ["s/e.py"]}

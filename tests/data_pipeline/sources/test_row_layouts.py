@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 
@@ -67,9 +68,12 @@ def test_instructions_of_alpaca_and_dolly() -> None:
 @pytest.mark.parametrize(
     ("record", "found"),
     [
-        ({"text": "x", "meta": {"file_name": "a.py"}}, ("python", "x", None)),
-        ({"content": "x", "max_stars_repo_path": "a/b.rs", "lang": "Python"}, ("rust", "x", None)),
-        ({"content": "x", "path": "a.go", "license": "apache-2.0"}, ("go", "x", "Apache-2.0")),
+        ({"text": "x", "meta": {"file_name": "a.py"}}, ("python", "x", None, "", "a.py")),
+        ({"content": "x", "max_stars_repo_path": "a/b.rs", "lang": "Python"}, ("rust", "x", None, "", "a/b.rs")),
+        (
+            {"content": "x", "path": "a.go", "license": "apache-2.0", "repo_name": "o/r"},
+            ("go", "x", "Apache-2.0", "o/r", "a.go"),
+        ),
         ({"content": "x", "lang": "C++", "max_stars_repo_licenses": ["MIT"]}, ("cpp", "x", "MIT")),
         ({"text": "x", "detected_licenses": ["MIT", "GPL-3.0-only"]}, ("text", "x", "MIT AND GPL-3.0-only")),
         ({"text": "x", "licenses": ["MIT", "who knows"]}, ("text", "x", "NOASSERTION")),
@@ -77,7 +81,7 @@ def test_instructions_of_alpaca_and_dolly() -> None:
         ({"text": "x"}, ("text", "x", None)),
     ],
 )
-def test_language_and_licence_come_from_the_row(record: dict[str, object], found: tuple[str, str, str | None]) -> None:
+def test_language_and_licence_come_from_the_row(record: dict[str, object], found: tuple[Any, ...]) -> None:
     assert plain(record) == RowContent(*found)
 
 
