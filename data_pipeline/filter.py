@@ -15,9 +15,9 @@ from data_pipeline.documents import licences
 from data_pipeline.documents.blocks import batches
 from data_pipeline.documents.document_stage import pass_over
 from data_pipeline.documents.documents import Document, document_id
-from data_pipeline.filters.fast_accept import GLANCES
+from data_pipeline.filters.fast_accept import FAST_ACCEPT
 from data_pipeline.filters.quality import KEPT, QUALITY, Verdict, encoded, may_be_encoded
-from data_pipeline.filters.redact import NOTHING, Suspicion, redact, redact_conversation, suspicions
+from data_pipeline.filters.redact import NOTHING, Suspicion, redact_document, suspicions
 from specs.pipeline import stage
 from specs.schema.data import Corpus
 from specs.schema.filters import Filter
@@ -34,15 +34,15 @@ def licence(document: Document, limits: Filter) -> Verdict:
 
 
 FILTERS = (licence, *QUALITY)
-"""In the order in which they are asked; `encoded` comes last."""
+"""In their order; `encoded` comes last."""
 
 
 def judge(document: Document, limits: Filter, may_be: Sequence[bool] = (True, True, True)) -> Verdict:
     """Verdict of all filters: the first refusal, or kept. `may_be` is what `may_be_encoded` says of the text."""
     lines = document.text.count("\n") + 1
     for check in FILTERS:
-        glance = GLANCES.get(check)
-        if glance is None or not glance(document, lines, limits):
+        proof = FAST_ACCEPT.get(check)
+        if proof is None or not proof(document, lines, limits):
             verdict = check(document, limits)
             if not verdict[0]:
                 return verdict
@@ -52,32 +52,31 @@ def judge(document: Document, limits: Filter, may_be: Sequence[bool] = (True, Tr
 
 def keep(documents: Iterable[Document], limits: Filter, ledger: stage.Ledger) -> Iterator[Document]:
     """Documents that every filter keeps, redacted, in the order given; what is redacted has an id of its own."""
-    redacted: Counter[str] = Counter({"documents": 0, "secrets": 0, "emails": 0, "addresses": 0})
+    counts: Counter[str] = Counter({"documents": 0, "secrets": 0, "emails": 0, "addresses": 0})
     for batch in batches(documents, lambda document: len(document.text), _BATCH_CHARACTERS):
-        texts = [document.text for document in batch]
-        for document, odd, suspicion in zip(batch, may_be_encoded(texts), suspicions(texts), strict=True):
+        kept = []
+        for document, odd in zip(batch, may_be_encoded([document.text for document in batch]), strict=True):
             ledger.take(document.source, document.size)
-            kept, reason = judge(document, limits, odd)
-            if not kept:
+            verdict, reason = judge(document, limits, odd)
+            if verdict:
+                kept.append(document)
+            else:
                 ledger.drop(reason, document.place)
-                continue
-            result = _redacted(document, limits, suspicion, redacted)
+        for document, suspicion in zip(kept, suspicions([document.text for document in kept]), strict=True):
+            result = _redacted(document, limits, suspicion, counts)
             ledger.keep(result.source, result.size)
             yield result
-    ledger.state("redacted", dict(redacted))
+    ledger.state("redacted", dict(counts))
 
 
-def _redacted(document: Document, limits: Filter, suspicion: Suspicion, redacted: Counter[str]) -> Document:
+def _redacted(document: Document, limits: Filter, suspicion: Suspicion, counts: Counter[str]) -> Document:
     if suspicion == NOTHING:
         return document
-    if document.language == "conversation":
-        text, counts = redact_conversation(document.text, limits.redact)
-    else:
-        text, counts = redact(document.text, limits.redact, suspicion)
+    text, own = redact_document(document, limits.redact, suspicion)
+    counts.update(own)
     if text == document.text:
         return document
-    redacted.update(counts)
-    redacted["documents"] += 1
+    counts["documents"] += 1
     return dataclasses.replace(document, text=text, id=document_id(text))
 
 

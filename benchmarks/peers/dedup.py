@@ -88,7 +88,12 @@ def run_datatrove(corpus: Path, out: Path) -> int:
         name = "redaction"
 
         def format(self, text: str) -> str:
-            return redact(text, LIMITS.redact)[0]
+            raise NotImplementedError("the language of the document matters: see run")
+
+        def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
+            for document in data:
+                document.text = redact(document.text, str(document.metadata["language"]), LIMITS.redact)[0]
+                yield document
 
     class Words(WordTokenizer):  # type: ignore[misc]
         """As ours splits: its own splitters for English are several times slower."""
@@ -147,7 +152,7 @@ def run_datasketch(corpus: Path, out: Path) -> int:
         texts = piece["text"].to_list()
         hints = zip(piece.iter_rows(), may_be_encoded(texts), suspicions(texts), strict=True)
         kept = [
-            redact(row[5], LIMITS.redact, suspicion)[0] if judge(Document(*row), LIMITS, odd)[0] else None
+            redact(row[5], row[4], LIMITS.redact, suspicion)[0] if judge(Document(*row), LIMITS, odd)[0] else None
             for row, odd, suspicion in hints
         ]
         chosen.append(piece.with_columns(polars.Series("text", kept, polars.String)).drop_nulls("text"))

@@ -5,26 +5,14 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-import tree_sitter_c
-import tree_sitter_cpp
-import tree_sitter_go
-import tree_sitter_java
-import tree_sitter_javascript
-import tree_sitter_rust
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Node
+
+from data_pipeline.text.parsers import GRAMMARS, tree
 
 Transform = Callable[[str, random.Random], str | None]
 """Takes a text and a source of random numbers; answers the new text, or none where it cannot be proven."""
 
-_GRAMMARS = {
-    "c": tree_sitter_c,
-    "cpp": tree_sitter_cpp,
-    "go": tree_sitter_go,
-    "java": tree_sitter_java,
-    "javascript": tree_sitter_javascript,
-    "rust": tree_sitter_rust,
-}
-LANGUAGES = tuple(_GRAMMARS)
+LANGUAGES = tuple(GRAMMARS)
 _BLANK_ADDED = 0.05
 _MARGIN = re.compile(r"[ \t]*")
 
@@ -65,7 +53,7 @@ def blank_lines(text: str, fixed: frozenset[int], rng: random.Random) -> str:
 
 def transforms(language: str) -> Mapping[str, Transform]:
     """Transforms of a language, by the name of their share in the spec; none for languages without a grammar here."""
-    if language not in _GRAMMARS:
+    if language not in GRAMMARS:
         return {}
     return {
         "indent": functools.partial(_proven, language, indent),
@@ -88,14 +76,14 @@ def _proven(
 
 def _leaves(language: str, text: str) -> list[tuple[int, int, tuple[str, bytes]]] | None:
     """First row, last row, kind and text of every token, line ends aside; none where the text does not parse."""
-    root = _parser(language).parse(text.encode()).root_node
+    root = tree(language, text).root_node
     if root.has_error:
         return None
-    found = []
+    leaves = []
     for node in _walk(root):
         if node.child_count == 0 and (token := node.text or b"").strip():
-            found.append((node.start_point[0], node.end_point[0], (node.type, token.rstrip(b"\r\n"))))
-    return found
+            leaves.append((node.start_point[0], node.end_point[0], (node.type, token.rstrip(b"\r\n"))))
+    return leaves
 
 
 def _walk(root: Node) -> Iterator[Node]:
@@ -117,8 +105,3 @@ def _walk(root: Node) -> Iterator[Node]:
 def _margin(line: str) -> str:
     match = _MARGIN.match(line)
     return match[0] if match else ""
-
-
-@functools.cache
-def _parser(language: str) -> Parser:
-    return Parser(Language(_GRAMMARS[language].language()))

@@ -1,7 +1,7 @@
-"""Glances: proofs that a rule keeps a document, for a small part of what asking the rule costs.
+"""Fast acceptance: proofs that a rule keeps a document, for a small part of what the rule costs.
 
 Most documents are far from every limit, and a bound of what a rule counts, taken from a part of the text, shows it. A
-glance answers whether its rule is **certain** to keep the document; where it does not know, the rule has to be asked.
+proof says whether its rule is **certain** to keep the document; where it does not know, the rule itself decides.
 """
 
 import math
@@ -11,20 +11,9 @@ from collections.abc import Callable, Mapping
 from data_pipeline.documents.documents import Document
 from data_pipeline.filters import quality
 from data_pipeline.filters.quality import PROSE, Verdict
+from data_pipeline.text.lexical import LITERALS
 from specs.schema.filters import Filter
 
-# What comments, docstrings and other strings begin with is a plain character of each alternative: so the search for
-# the next of them is a scan for a few characters, many times as fast as the patterns of `quality`.
-_PYTHON = re.compile(
-    r"""\#[^\n]*|\"\"\"(?>[^"\\]+|\\.|"(?!""))*+\"{3}|'''(?>[^'\\]+|\\.|'(?!''))*+'{3}|"(?>[^"\\\n]+|\\.)*+"|'(?>[^'\\\n]+|\\.)*+'""",
-    re.DOTALL,
-)
-_C = re.compile(
-    r"""//[^\n]*|/\*(?>[^*]+|\*(?!/))*+\*/|"(?>[^"\\\n]+|\\.)*+"|'(?>[^'\\\n]+|\\.)*+'|`(?>[^`\\]+|\\.)*+`""", re.DOTALL
-)
-_TOKENS = {
-    language: _PYTHON if language in quality.PYTHON else _C for language in (*quality.PYTHON, *quality.COMMENTED_AS_C)
-}
 _BEFORE_DOCSTRING = re.compile(r"[ \t]*[rRuU]?")
 _TRIPLE = ('"""', "'''")
 
@@ -64,7 +53,7 @@ def alphanumeric(document: Document, lines: int, limits: Filter) -> bool:
 
 def comments(document: Document, lines: int, limits: Filter) -> bool:
     """The text from its start, until there is as much code, and as many comments, as the whole has to have."""
-    pattern = _TOKENS.get(document.language)
+    pattern = LITERALS.get(document.language)
     if pattern is None:
         return True
     text = document.text
@@ -97,11 +86,11 @@ def repeated(document: Document, lines: int, limits: Filter) -> bool:
     return document.language != "python" or text.count("assert") + 1 <= limits.max_assert_lines * len(distinct)
 
 
-GLANCES: Mapping[Callable[[Document, Filter], Verdict], Callable[[Document, int, Filter], bool]] = {
+FAST_ACCEPT: Mapping[Callable[[Document, Filter], Verdict], Callable[[Document, int, Filter], bool]] = {
     quality.size: size,
     quality.line_length: line_length,
     quality.alphanumeric: alphanumeric,
     quality.comments: comments,
     quality.repeated: repeated,
 }
-"""For a rule, what proves that it keeps a document, given how many lines `split("\\n")` makes of its text."""
+"""By rule: what proves that the rule keeps a document, given how many lines `split("\\n")` makes of its text."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipeline.documents.documents import Document, plain_text
+from data_pipeline.text.lexical import COMMENTS
 from specs.schema.filters import Filter
 
 Verdict = tuple[bool, str]
@@ -34,23 +35,6 @@ _ASCII_NOT_ALPHANUMERIC = bytes(code for code in range(128) if not chr(code).isa
 # For bytes.translate: letters stay, all that str.split takes for white space becomes a space, the rest goes.
 _LETTERS_AND_SPACE = bytes(32 if chr(code).isspace() else code for code in range(128)) + _HIGH_BYTES
 _NEITHER = bytes(code for code in range(128) if not chr(code).isalpha() and not chr(code).isspace())
-
-# Python: comments, and string literals that begin a line; others are matched so that a `#` inside them is none.
-_PYTHON_COMMENTS = re.compile(
-    r"""(?P<comment>\#[^\n]*)
-    | (?P<docstring>^[\ \t]*[rRuU]?(?:\"{3}(?>[^"\\]+|\\.|"(?!""))*+\"{3}|'{3}(?>[^'\\]+|\\.|'(?!''))*+'{3}))
-    | \"{3}(?>[^"\\]+|\\.|"(?!""))*+\"{3} | '{3}(?>[^'\\]+|\\.|'(?!''))*+'{3}
-    | "(?>[^"\\\n]+|\\.)*+" | '(?>[^'\\\n]+|\\.)*+'""",
-    re.DOTALL | re.MULTILINE | re.VERBOSE,
-)
-_C_COMMENTS = re.compile(
-    r"""(?P<comment>//[^\n]* | /\*(?>[^*]+|\*(?!/))*+\*/) | "(?>[^"\\\n]+|\\.)*+" | '(?>[^'\\\n]+|\\.)*+'
-    | `(?>[^`\\]+|\\.)*+`""",
-    re.DOTALL | re.VERBOSE,
-)
-PYTHON = ("python", "cython")
-COMMENTED_AS_C = ("c", "cpp", "csharp", "go", "java", "javascript", "php", "rust", "typescript")
-_COMMENTS = dict.fromkeys(PYTHON, _PYTHON_COMMENTS) | dict.fromkeys(COMMENTED_AS_C, _C_COMMENTS)
 
 # The expressions of The Stack v2, 2.1, in ASCII, where RE2 and Python agree; white space may follow a comma too.
 _ENCODED = (
@@ -134,7 +118,7 @@ def comments(document: Document, limits: Filter) -> Verdict:
     Taken from a lexical scan, so that code which no parser here understands is judged too: in Python a string literal
     that begins a line counts as a docstring, hence as a comment. Languages without a scan are kept.
     """
-    pattern = _COMMENTS.get(document.language)
+    pattern = COMMENTS.get(document.language)
     if pattern is None:
         return KEPT
     share = sum(len(match[0]) for match in pattern.finditer(document.text) if match.lastgroup)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from specs import ROOT
 from specs.common.errors import UserError
 from specs.common.files import read_text
+from specs.loading.messages import yaml_fault
 
 Read = Callable[[Path], str]
 Tree = list[Any]
@@ -37,6 +38,8 @@ class Document:
     value: Any = None
     values: dict[tuple[str | int, ...], Position] = field(default_factory=dict)
     keys: dict[tuple[str | int, ...], Position] = field(default_factory=dict)
+    included: dict[tuple[str | int, ...], Position] = field(default_factory=dict)
+    """Where a file is included, by the path of the section that it holds; outer files before inner ones."""
 
 
 def read_document(path: Path, read: Read = read_text) -> Document:
@@ -70,7 +73,8 @@ class _Reader:
             raise UserError(f"{self._place(at, name)}: cannot read {name}: {error}") from error
         tree = _tree(text)
         if isinstance(tree, str):
-            raise UserError(f"{name}{tree}")
+            origin = f" (included at {self.document.values[at]})" if at in self.document.values else ""
+            raise UserError(f"{name}{tree}{origin}")
         self.document.values.setdefault(at, Position(name, 1, 1))
         return self._value(tree, at, name, (*including, path))
 
@@ -90,6 +94,7 @@ class _Reader:
             target = Path(_normal(including[-1].parent / content))
             if target in including:
                 raise UserError(f"{position}: {content} includes itself")
+            self.document.included[at] = position
             return self.file(target, at, including)
         return content
 
@@ -122,9 +127,12 @@ def _tree(text: str) -> Tree | str:
     try:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        problem = str(error.problem or error.context)
+        # What is not closed is told where it begins, not where the file ends.
+        opened = "end of stream" in problem or "',' or" in problem
+        mark = (error.context_mark if opened else None) or error.problem_mark or error.context_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        return f"{place}: {error.problem or error.context}"
+        return f"{place}: {yaml_fault(problem)}"
     except (YAMLError, ValueError) as error:
         return f": {' '.join(str(error).split())}"
     return ":1:1: the file is empty" if root is None else _Planter().plant(root)

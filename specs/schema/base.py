@@ -48,8 +48,8 @@ class Section(BaseModel):
         return self
 
 
-def require_unique(what: str, names: list[str]) -> None:
-    """Raise ValueError where a name occurs twice."""
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{what} {name!r} is listed twice")
+def require_unique(path: str, names: list[str], remedy: str = "give it another") -> None:
+    """Raise ValueError where a name occurs twice; `path` is that of the list, with `{}` for the index."""
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ValueError(f"{path.format(index)} {name!r} is taken by {path.format(names.index(name))}: {remedy}")

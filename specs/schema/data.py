@@ -152,14 +152,14 @@ class Corpus(Section):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
-        require_unique("source", [source.name for source in self.sources])
-        require_unique("benchmark", [benchmark.name for benchmark in self.decontaminate.against])
+        require_unique("sources[{}].name", [source.name for source in self.sources])
+        require_unique("decontaminate.against[{}].name", [benchmark.name for benchmark in self.decontaminate.against])
         if unknown := set(self.dedup.apart) - {source.name for source in self.sources}:
-            raise ValueError(f"dedup.apart: there is no source {min(unknown)!r}")
+            raise ValueError(f"dedup.apart names {min(unknown)!r}, which is no source of this corpus")
         if self.filter.min_bytes > self.ingest.max_document_bytes:
             raise ValueError(
-                f"filter.min_bytes ({self.filter.min_bytes:,}) is above ingest.max_document_bytes "
-                f"({self.ingest.max_document_bytes:,}): no document lies between them"
+                f"filter.min_bytes ({self.filter.min_bytes}) is above ingest.max_document_bytes "
+                f"({self.ingest.max_document_bytes}): no document lies between them"
             )
         return self
 

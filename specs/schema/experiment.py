@@ -129,7 +129,11 @@ class BenchmarkRun(Section):
     @model_validator(mode="after")
     def _enough_samples(self) -> Self:
         if max(self.k) > self.samples:
-            raise ValueError(f"pass@{max(self.k)} needs at least {max(self.k)} samples, not {self.samples}")
+            fitting = [k for k in self.k if k <= self.samples] or [1]
+            raise ValueError(
+                f"samples {self.samples} are too few for pass@{max(self.k)}: "
+                f"write samples: {max(self.k)}, or k: {fitting}"
+            )
         return self
 
 
@@ -147,7 +151,7 @@ class Evaluation(Section):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
-        require_unique("benchmark run", [run.key for run in self.benchmarks])
+        require_unique("benchmarks[{}]", [run.key for run in self.benchmarks], "give one of them a `label:`")
         return self
 
 
@@ -164,7 +168,7 @@ class Cluster(Section):
     @model_validator(mode="after")
     def _whole_nodes(self) -> Self:
         if self.devices > self.devices_per_node and self.devices % self.devices_per_node:
-            raise ValueError(f"{self.devices} devices do not fill nodes of {self.devices_per_node}")
+            raise ValueError(f"devices {self.devices} do not fill nodes of {self.devices_per_node} (devices_per_node)")
         return self
 
 
@@ -217,18 +221,17 @@ class Experiment(Section):
                     f"{phase_name}.micro_batches {phase.micro_batches} cannot be dealt to {ranks} devices: "
                     "the number of devices must be a power of two, at most the number of micro-batches"
                 )
-        for corpus in (self.corpus, self.finetuning.corpus):
+        for path, corpus in (("corpus", self.corpus), ("finetuning.corpus", self.finetuning.corpus)):
             clean = {benchmark.name for benchmark in corpus.decontaminate.against}
             for run in self.evaluation.benchmarks:
                 if run.benchmark.name not in clean:
                     raise ValueError(
-                        f"benchmark {run.benchmark.name!r} is scored, but corpus {corpus.name!r} is not "
-                        "decontaminated against it: list it in decontaminate.against"
+                        f"{path}.decontaminate.against lacks benchmark {run.benchmark.name!r}, which is scored: list it"
                     )
-        for run in self.evaluation.benchmarks:
+        for index, run in enumerate(self.evaluation.benchmarks):
             if run.max_new_tokens >= self.architecture.context_length:
                 raise ValueError(
-                    f"max_new_tokens {run.max_new_tokens} of {run.benchmark.name!r} leaves no room for a prompt "
+                    f"evaluation.benchmarks[{index}].max_new_tokens {run.max_new_tokens} leaves no room for a prompt "
                     f"in a context of {self.architecture.context_length}"
                 )
         for path in self.assumptions:
@@ -240,5 +243,5 @@ def _require_path(experiment: Experiment, path: str) -> None:
     value: object = experiment
     for part in path.split("."):
         if not isinstance(value, BaseModel) or part not in type(value).model_fields:
-            raise ValueError(f"assumptions: {path!r} is not a field of the experiment")
+            raise ValueError(f"assumptions.{path} is not a field of the experiment")
         value = getattr(value, part)

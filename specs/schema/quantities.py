@@ -46,8 +46,10 @@ def parse_number(value: object, units: tuple[str, ...] = ()) -> object:
     elif suffix in _SUFFIXES:
         factor = Decimal(_SUFFIXES[suffix])
     else:
-        known = ", ".join(s for s in _SUFFIXES if s)
-        raise ValueError(f"unknown unit {suffix!r} in {value!r}; write one of {known}")
+        known = [f"{s}{unit}" for s in _SUFFIXES for unit in (units or ("",)) if s and not (s == "B" and unit)]
+        meant = next((s for s in known if s.lower() == suffix.lower()), None)
+        hint = f"did you mean {meant}?" if meant else f"write one of {', '.join(known)}"
+        raise ValueError(f"unknown unit {suffix!r} in {value!r}; {hint}")
     try:
         number = Decimal(match["digits"].replace("_", "")) * factor
     except InvalidOperation as error:

@@ -75,11 +75,14 @@ class Architecture(Section):
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
         if self.head_dim % 2:
-            raise ValueError(f"head size {self.head_dim} (d_model / n_heads) is odd: rotary positions need it even")
+            raise ValueError(
+                f"n_heads {self.n_heads} make heads of {self.head_dim} channels (d_model / n_heads): rotary positions "
+                "need an even number"
+            )
         if self.n_heads % self.kv_heads:
             raise ValueError(f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.kv_heads}")
         if self.attention.window and self.attention.window > self.context_length:
-            raise ValueError(f"window {self.attention.window} exceeds context_length {self.context_length}")
+            raise ValueError(f"attention.window {self.attention.window} exceeds context_length {self.context_length}")
         return self
 
 
@@ -124,7 +127,7 @@ class Precision(Section):
     @model_validator(mode="after")
     def _wire_is_exact(self) -> Self:
         if self.wire == "bf16" and self.compute != "bf16":
-            raise ValueError("wire bf16 would round the fp32 gradients of compute fp32: write wire fp32")
+            raise ValueError("wire bf16 would round the fp32 gradients of compute fp32: write wire: fp32")
         return self
 
 
@@ -146,7 +149,7 @@ class Parallelism(Section):
     @model_validator(mode="after")
     def _compiled_layers_choose_for_themselves(self) -> Self:
         if self.compile and self.recompute == "selective":
-            raise ValueError("recompute selective does not go with compile: write recompute full, or none")
+            raise ValueError("recompute selective does not go with compile: write recompute: full, or none")
         return self
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from data_pipeline.documents.documents import Document
 from data_pipeline.filters import quality
-from data_pipeline.filters.fast_accept import GLANCES
+from data_pipeline.filters.fast_accept import FAST_ACCEPT
+from data_pipeline.text.lexical import COMMENTS
 from specs.schema.filters import Filter
 
 Rule = Callable[[Document, Filter], quality.Verdict]
@@ -71,7 +72,7 @@ def just_refused(text: str, language: str) -> dict[Rule, list[dict[str, Any]]]:
     size, longest = len(text.encode()), max(map(len, lines))
     told = [line for line in map(str.strip, lines) if line]
     asserts = sum(line.startswith(("assert ", "assert(", "self.assert")) for line in told)
-    pattern = quality._COMMENTS.get(language)
+    pattern = COMMENTS.get(language)
     commented = sum(len(match[0]) for match in pattern.finditer(text) if match.lastgroup) if pattern else 0
     letters = share(sum(map(str.isalpha, text)) + 0.5, len(text))
     return {
@@ -96,26 +97,26 @@ def just_refused(text: str, language: str) -> dict[Rule, list[dict[str, Any]]]:
     }
 
 
-@pytest.mark.parametrize("rule", GLANCES, ids=lambda rule: rule.__name__)
-def test_what_a_glance_proves_is_so(rule: Rule) -> None:
+@pytest.mark.parametrize("rule", FAST_ACCEPT, ids=lambda rule: rule.__name__)
+def test_what_is_proved_is_so(rule: Rule) -> None:
     @settings(max_examples=500)
     @given(TEXTS, LANGUAGES)
     def check(text: str, language: str) -> None:
         document = Document("", "s", "a", "MIT", language, text)
         for limits in ({}, *just_refused(text, language)[rule]):
             given = Filter(sizes=()).model_copy(update=limits)
-            if GLANCES[rule](document, len(text.split("\n")), given):
+            if FAST_ACCEPT[rule](document, len(text.split("\n")), given):
                 assert rule(document, given)[0]
 
     check()
 
 
-@pytest.mark.parametrize("rule", GLANCES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", FAST_ACCEPT, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("language", ["python", "c"])
-def test_a_glance_is_enough_for_ordinary_code(rule: Rule, language: str) -> None:
+def test_a_proof_is_enough_for_ordinary_code(rule: Rule, language: str) -> None:
     mark = {"python": '"""Area."""', "c": "/* Area. */"}[language]
     text = f"{mark}\n\n" + "".join(f"function area_{n}(width, height)\n    {mark}\n    times {n}\n" for n in range(30))
-    assert GLANCES[rule](Document("", "s", "a", "MIT", language, text), len(text.split("\n")), Filter())
+    assert FAST_ACCEPT[rule](Document("", "s", "a", "MIT", language, text), len(text.split("\n")), Filter())
 
 
 @given(st.text(alphabet="aB1é., \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\x00_-"))
