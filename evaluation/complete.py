@@ -17,7 +17,7 @@ from data_pipeline.problems import Problem, content_sha256
 from data_pipeline.tokens.tokenizer import Tokenizer
 from evaluation.completions.completions import FILE, Completion, load_problems, load_shots, write_completions
 from evaluation.completions.distributed import Ranks, join
-from evaluation.completions.generator import WEIGHTS, Answerer, Sample, Setting, Tile, encode_prompts, require_match
+from evaluation.completions.generator import Answerer, Sample, Setting, Tile, encode_prompts, require_match
 from evaluation.completions.journal import Key, read_journal
 from evaluation.completions.process_pool import spread
 from evaluation.protocols.protocol import Protocol
@@ -26,6 +26,7 @@ from model.sampling import tiles
 from specs.common.errors import UserError
 from specs.common.files import digest_json, replacing, sha256_file, write_json
 from specs.common.progress import Progress
+from specs.common.run_folder import RunFolder
 from specs.pipeline import code, stage
 from specs.pipeline.nodes import EvaluationNode, RunNode
 
@@ -146,8 +147,8 @@ def main(node: str, run: Path, tokenizer: Path, benchmark: Path, out: Path, work
     device = device_for(trained)
     encoder = Tokenizer.load(tokenizer)
     require_match(run, encoder, trained.vocab_size)
-    if not (run / WEIGHTS).is_file():
-        raise UserError(f"{run / WEIGHTS}: there are no weights; run the finetune stage")
+    if not RunFolder(run).weights.is_file():
+        raise UserError(f"{RunFolder(run).weights}: there are no weights; run the finetune stage")
     problems = load_problems(request.benchmark, benchmark)
     room = evaluation.context_length - request.max_new_tokens
     shots = load_shots(request.benchmark, benchmark, protocol.few_shot)
@@ -156,7 +157,11 @@ def main(node: str, run: Path, tokenizer: Path, benchmark: Path, out: Path, work
         "node": evaluation.model_dump(mode="json", exclude={"batch_size"}),
         "architecture": trained.architecture.model_dump(mode="json"),
     }
-    inputs = {"weights": sha256_file(run / WEIGHTS), "tokenizer": encoder.sha256, "prompts": digest_json(prompts)}
+    inputs = {
+        "weights": sha256_file(RunFolder(run).weights),
+        "tokenizer": encoder.sha256,
+        "prompts": digest_json(prompts),
+    }
     ranks = join()
     setting = Setting(
         run,

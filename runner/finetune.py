@@ -9,6 +9,7 @@ from data_pipeline.tokens.shuffle import Order
 from data_pipeline.tokens.token_store import TokenStore
 from runner.launching.phase import Where, run_phase, where_options
 from specs.common.errors import UserError
+from specs.common.run_folder import RunFolder
 from specs.estimates.counts import epoch_steps
 from specs.pipeline import stage
 from specs.pipeline.nodes import RunNode
@@ -27,7 +28,7 @@ from specs.pipeline.nodes import RunNode
 def main(node: str, store: Path, start: Path, out: Path, **where: Any) -> None:
     """Finetune the pretrained model of NODE, or go on where an earlier run was interrupted."""
     run = stage.node(node, RunNode)
-    weights = start / "model.safetensors"
+    weights = RunFolder(start).weights
     if not weights.is_file():
         raise UserError(f"{weights} is missing: give the folder of a finished pretraining run")
     training = run.finetuning

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 import click
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from data_pipeline.tokens.token_store import MANIFEST
 from runner.reporting import figures
 from specs.common.errors import UserError
 from specs.common.files import replacing, sha256_file, write_bytes
+from specs.common.run_folder import RunFolder
 from specs.estimates.counts import flops_per_sequence, parameters, tokens_per_step
 from specs.pipeline import stage
 from specs.pipeline.identity import identity
@@ -110,15 +112,15 @@ def build_page(
     `corpora` and `stores`: folders for pretraining, then for finetuning.
     """
     phases = {"pretraining": run / "pretrained", "finetuning": run / "finetuned"}
-    steps = {phase: read_jsonl(folder / "steps.jsonl") for phase, folder in phases.items()}
+    steps = {phase: read_jsonl(RunFolder(folder).steps) for phase, folder in phases.items()}
     ledgers = {corpus.name: data_ledger(corpus) for corpus in corpora}
     results = {folder.name: evaluation_results(folder) for folder in sorted(evaluations.iterdir())}
     tokens = len(steps["pretraining"]) * tokens_per_step(spec.pretraining, spec.architecture)
     sequences = tokens // spec.architecture.context_length
     artifacts = [
         tokenizer / "tokenizer.model",
-        *(store / "manifest.json" for store in stores),
-        *(folder / file for folder in phases.values() for file in ("model.safetensors", "steps.jsonl")),
+        *(store / MANIFEST for store in stores),
+        *(file for folder in map(RunFolder, phases.values()) for file in (folder.weights, folder.steps)),
         *(evaluations / key / "completions" / "completions.jsonl" for key in results),
         *(evaluations / key / "scored" / "results.jsonl" for key in results),
     ]

@@ -17,6 +17,7 @@ from model.decoder.transformer import Transformer
 from model.sampling import Request, Sampling, Stream, sample
 from model.weights import load_for_sampling
 from runner.interop.hugging_face import export_model
+from specs.common.run_folder import RunFolder
 from specs.schema.training import Architecture
 
 
@@ -34,9 +35,9 @@ def main(run: Path, tokenizer: Path, problems: Path, count: int, new: int) -> No
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
-    spec = json.loads((run / "record.json").read_text("utf-8"))["spec"]
+    spec = json.loads(RunFolder(run).record.read_text("utf-8"))["spec"]
     architecture = Architecture.model_validate(spec["architecture"])
-    ours: Transformer = load_for_sampling(run / "model.safetensors", architecture, spec["vocab_size"])
+    ours: Transformer = load_for_sampling(RunFolder(run).weights, architecture, spec["vocab_size"])
     (file,) = (path for path in problems.iterdir() if path.suffix != ".json")
     encode = Tokenizer.load(tokenizer).encode
     longest = architecture.context_length - new

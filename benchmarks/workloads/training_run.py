@@ -19,6 +19,7 @@ from runner.training.digests import Journal
 from runner.training.loop import Run
 from runner.training.optimizer import Optimizer
 from runner.training.sharding import DTYPES, ShardedModel
+from specs.common.run_folder import RunFolder
 from specs.estimates.counts import flops_per_sequence, sequences_per_step, tokens_per_step
 from specs.schema.training import Architecture, Training
 
@@ -58,8 +59,8 @@ def rigged(
         optimizer = Optimizer(training.optimizer, model.shards, device.type)
         optimizer.reset()
         batches = Batches(store, training, device)
-        checkpoints = Checkpoints(folder / "checkpoints", "0" * 64, training.checkpoints, model, optimizer)
-        journal = Journal(folder / "steps.jsonl", "0" * 64)
+        checkpoints = Checkpoints(RunFolder(folder).checkpoints, "0" * 64, training.checkpoints, model, optimizer)
+        journal = Journal(RunFolder(folder).steps, "0" * 64)
         flops = flops_per_sequence(architecture, vocabulary) * sequences_per_step(training)
         tokens = tokens_per_step(training, architecture)
         telemetry = Telemetry(None, "benchmark", STEPS, tokens, flops, None)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.workloads.inputs import PROBLEMS, SOURCE, Inputs, library, store_node
 from data_pipeline.tokens.token_store import TokenStore
+from specs.common.run_folder import RunFolder
 from specs.loading.load import load_experiment
 from specs.loading.settings import ROOT
 
@@ -170,8 +171,8 @@ def sampler(architecture: "Architecture", folder: Path) -> "Transformer":
         name: initial_values(architecture, 1, name, 0, shape.numel()).view(shape).contiguous()
         for name, shape in shapes.items()
     }
-    save_file(weights, folder / "model.safetensors")
-    return load_for_sampling(folder / "model.safetensors", architecture, VOCABULARY_OF_SAMPLER)
+    save_file(weights, RunFolder(folder).weights)
+    return load_for_sampling(RunFolder(folder).weights, architecture, VOCABULARY_OF_SAMPLER)
 
 
 @contextlib.contextmanager

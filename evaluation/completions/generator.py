@@ -19,11 +19,9 @@ from evaluation.protocols.registry import find_protocol
 from model.sampling import NotFiniteError, Request, Sampling, Stream, sample
 from model.weights import load_for_sampling
 from specs.common.errors import UserError
+from specs.common.run_folder import RunFolder
 from specs.schema.experiment import BenchmarkRun
 from specs.schema.training import Architecture
-
-WEIGHTS = "model.safetensors"
-RECORD = "record.json"
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Answerer:
         self._tokenizer = Tokenizer.load(setting.tokenizer)
         self._protocol = find_protocol(setting.request.protocol, setting.request.benchmark.problem_schema)
         self._model = load_for_sampling(
-            setting.run / WEIGHTS,
+            RunFolder(setting.run).weights,
             setting.architecture,
             setting.vocab_size,
             device=setting.device,
@@ -168,11 +166,11 @@ def require_match(run: Path, tokenizer: Tokenizer, vocab_size: int) -> None:
     if tokenizer.vocab_size != vocab_size:
         raise UserError(f"{run}: the tokenizer has {tokenizer.vocab_size} pieces, the model {vocab_size}: {remedy}")
     try:
-        record = json.loads((run / RECORD).read_bytes())
+        record = json.loads(RunFolder(run).record.read_bytes())
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise UserError(f"{run / RECORD}: cannot be read ({error}); run the training stage again") from error
+        raise UserError(f"{RunFolder(run).record}: cannot be read ({error}); run the training stage again") from error
     stated = record.get("tokenizer") if isinstance(record, dict) else None
     if stated and stated != tokenizer.sha256:
         raise UserError(

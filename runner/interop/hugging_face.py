@@ -14,6 +14,7 @@ from evaluation.completions.generator import require_match
 from model.hugging_face import CONFIG, architecture_of, configuration, export_weights, import_weights
 from specs.common.errors import UserError
 from specs.common.files import replacing, sha256_file, write_json
+from specs.common.run_folder import RunFolder
 from specs.estimates.counts import parameters
 from specs.schema.base import Section
 from specs.schema.quantities import Positive
@@ -46,12 +47,12 @@ def export_model(run: Path, tokenizer: Path, out: Path, dtype: str) -> None:
         "stage": record["stage"],
         "spec_digests": record["spec_digests"],
         "chain": record["chain"]["end"],
-        "weights_sha256": sha256_file(run / "model.safetensors"),
+        "weights_sha256": sha256_file(RunFolder(run).weights),
         "tokenizer_sha256": encoder.sha256,
     }
     with replacing(out) as folder:
         folder.mkdir()
-        export_weights(run / "model.safetensors", spec.architecture, folder, DTYPES[dtype])
+        export_weights(RunFolder(run).weights, spec.architecture, folder, DTYPES[dtype])
         own_ids = {"bos_token_id": None, "eos_token_id": [int(s) for s in Special], "pad_token_id": int(Special.PAD)}
         config = configuration(spec.architecture, spec.vocab_size, DTYPES[dtype])
         write_json(folder / CONFIG, config | own_ids | {OWN: origin})
@@ -106,7 +107,7 @@ def import_model(source: Path, out: Path) -> list[str]:
     architecture = _own(config, architecture, vocab_size)
     with replacing(out) as folder:
         folder.mkdir()
-        import_weights(source, architecture, folder / "model.safetensors")
+        import_weights(source, architecture, RunFolder(folder).weights)
         write_json(folder / ARCHITECTURE, architecture.model_dump(mode="json"))
         notes = [f"{parameters(architecture, vocab_size).total:,} parameters, {vocab_size:,} pieces"]
         if (source / MODEL).exists():
@@ -132,7 +133,7 @@ def _own(config: dict[str, Any], found: Architecture, vocab_size: int) -> Archit
 
 
 def _record(run: Path) -> dict[str, Any]:
-    path = run / "record.json"
+    path = RunFolder(run).record
     try:
         record = json.loads(path.read_bytes())
         return {key: record[key] for key in ("stage", "spec", "spec_digests", "chain")}
@@ -144,7 +145,8 @@ def _spec(record: dict[str, Any], run: Path) -> _Spec:
     try:
         return _Spec.model_validate({key: record["spec"][key] for key in _Spec.model_fields})
     except (KeyError, TypeError, ValidationError) as error:
-        raise UserError(f"{run / 'record.json'}: states no valid architecture; give a finished run's folder") from error
+        path = RunFolder(run).record
+        raise UserError(f"{path}: states no valid architecture; give a finished run's folder") from error
 
 
 def _card(spec: _Spec, origin: dict[str, Any], dtype: str) -> str:

@@ -10,16 +10,16 @@ from runner.launching.node import node_command
 from runner.launching.scheduler import Scheduler, run_on, submitted
 from runner.launching.slurm import SlurmScheduler
 from runner.launching.torchrun import Group, StoppedError, run_agent
-from runner.training.job import FAILURE, STOPPED_MARK, Job
+from runner.training.job import Job
 from specs.common.errors import UserError
+from specs.common.run_folder import RunFolder
 
 __all__ = ["StoppedError", "dispatch", "launch", "ranks_of_node", "render"]
 
 
 def launch(job: Path, ranks: int, threads: int, max_restarts: int = 0) -> None:
     """Run the job at a path with so many ranks on this machine, and wait for them; raises what `run_agent` raises."""
-    for name in (FAILURE, STOPPED_MARK):
-        (job.parent / name).unlink(missing_ok=True)
+    _forget_last_attempt(job)
     run_agent(job, threads, Group(ranks, Elastic(max_restarts=max_restarts)))
 
 
@@ -36,8 +36,7 @@ def dispatch(path: Path, job: Job, ranks: int, per_node: int, profile: Profile) 
         case Local():
             launch(path, ranks, job.threads, profile.max_restarts)
         case Nodes():
-            for name in (FAILURE, STOPPED_MARK):
-                (path.parent / name).unlink(missing_ok=True)
+            _forget_last_attempt(path)
             count = ranks // per_node
             command = shlex.join(_joining(profile, path, count, per_node))
             print(
@@ -75,6 +74,12 @@ def ranks_of_node(profile: Profile, ranks: int, devices_per_node: int) -> int:
     return per_node
 
 
+def _forget_last_attempt(job: Path) -> None:
+    folder = RunFolder(job.parent)
+    for mark in (folder.failure, folder.stopped):
+        mark.unlink(missing_ok=True)
+
+
 def _joining(profile: Nodes, path: Path, nodes: int, per_node: int) -> list[str]:
     command = node_command(path, per_node, sys.executable)
     return [*command, "--nodes", str(nodes), "--rendezvous", profile.rendezvous, "--run-id", path.parent.name]
@@ -92,5 +97,5 @@ def _require_free(folder: Path, profile: Profile) -> None:
     if held and held["kind"] != profile.kind:
         raise UserError(
             f"{held['kind']} job {held['name']} was started for this run: attach to it with its cluster profile, "
-            f"or end it and remove {folder / 'submitted.json'}"
+            f"or end it and remove {RunFolder(folder).submitted}"
         )

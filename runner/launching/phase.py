@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from data_pipeline.tokens.token_store import TokenStore
+from data_pipeline.tokens.token_store import MANIFEST, TokenStore
 from runner.launching.cluster import Local, load_profile
 from runner.launching.launch import StoppedError, dispatch, ranks_of_node, render
 from runner.training import checkpoint_files
@@ -17,6 +17,7 @@ from runner.training.device import kind_of, require_devices
 from runner.training.job import STOPPED, Job, parse_steps
 from specs.common.errors import UserError
 from specs.common.files import replacing, sha256_file, write_json
+from specs.common.run_folder import RunFolder
 from specs.loading.settings import load_settings
 from specs.pipeline import code, stage
 from specs.pipeline.nodes import RunNode
@@ -88,7 +89,7 @@ def run_phase(
         require_devices(run.cluster.device, ranks)
     _require_fit(run, TokenStore.open(store, verify=True), store)
     name = address.split(".")[-1]
-    inputs = {"token_store": sha256_file(store / "manifest.json")}
+    inputs = {"token_store": sha256_file(store / MANIFEST)}
     if initial is not None:
         inputs["weights"] = sha256_file(initial)
     section = {
@@ -101,8 +102,8 @@ def run_phase(
         "device": run.cluster.device if kind_of(run.cluster.device) == "cuda" else "cpu",
     }
     with stage.scratch(phase, section, inputs, accept_code_change=where.accept_code_change) as scratch:
-        finished = scratch / "finished"
-        if not finished.is_dir():
+        folder = RunFolder(scratch)
+        if not folder.finished.path.is_dir():
             job = Job.model_validate(
                 section
                 | {
@@ -118,7 +119,7 @@ def run_phase(
                     "launch": {"profile": profile.model_dump(mode="json"), "ranks": ranks, "ranks_per_node": per_node},
                 }
             )
-            path = scratch / "job.json"
+            path = folder.job
             write_json(path, job.model_dump(mode="json"))
             if where.render:
                 print(render(path, job, ranks, per_node, profile), end="")
@@ -129,9 +130,9 @@ def run_phase(
                 print(f"{phase}: {error}; run the same command to go on", file=sys.stderr)
                 sys.exit(STOPPED)
         with replacing(out) as temporary:
-            shutil.copytree(finished, temporary)
+            shutil.copytree(folder.finished.path, temporary)
         if every := training.checkpoints.keep_every:
-            checkpoint_files.outlive(scratch / "checkpoints", scratch.with_suffix(".kept"), every)
+            checkpoint_files.outlive(folder.checkpoints, scratch.with_suffix(".kept"), every)
 
 
 def require_ranks(training: Training, ranks: int) -> None:

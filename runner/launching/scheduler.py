@@ -16,15 +16,14 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from runner.launching.cluster import Kubernetes, Slurm
 from runner.launching.torchrun import StoppedError
-from runner.training.job import FAILURE, Job
+from runner.training.job import Job
 from specs.common.errors import UserError
 from specs.common.files import sha256_file, write_bytes, write_json
 from specs.common.progress import Progress
+from specs.common.run_folder import RunFolder
 
 State = Literal["waiting", "running", "ended"]
 T = TypeVar("T")
-SUBMITTED = "submitted.json"
-"""Beside the job: which scheduler was given it, under which name."""
 SECONDS_TO_ANSWER = 300
 """How long one command of a scheduler may take; then it counts as failed."""
 LONGEST_PAUSE = 16
@@ -110,7 +109,7 @@ def fill(template: str, **values: object) -> str:
 
 def submitted(folder: Path) -> dict[str, str] | None:
     """What `submitted.json` of a run's scratch folder says; none where nothing was handed in."""
-    path = folder / SUBMITTED
+    path = RunFolder(folder).submitted
     return dict(json.loads(path.read_bytes())) if path.exists() else None
 
 
@@ -129,13 +128,13 @@ def run_on(scheduler: Scheduler, job: Job, path: Path, ranks: int, per_node: int
     except _InterruptedError as error:
         onward = f"; {scheduler.kind} job {name} goes on alone (`{scheduler.cancelling(name)}` ends it)" if name else ""
         raise StoppedError(f"{error}{onward}") from error
-    (folder / SUBMITTED).unlink(missing_ok=True)
-    if (folder / FAILURE).exists():
-        raise UserError((folder / FAILURE).read_text("utf-8"))
-    if not (folder / "finished").is_dir():
+    RunFolder(folder).submitted.unlink(missing_ok=True)
+    if RunFolder(folder).failure.exists():
+        raise UserError(RunFolder(folder).failure.read_text("utf-8"))
+    if not RunFolder(folder).finished.path.is_dir():
         raise UserError(
-            f"{scheduler.kind} job {name} ended without a finished run ({scheduler.verdict(name)}); see {folder}/logs; "
-            "run the same command again to go on from the last checkpoint"
+            f"{scheduler.kind} job {name} ended without a finished run ({scheduler.verdict(name)}); "
+            f"see {RunFolder(folder).logs}; run the same command again to go on from the last checkpoint"
         )
 
 
@@ -171,17 +170,17 @@ def _attach(scheduler: Scheduler, job: Job, folder: Path) -> str | None:
 
 def _submit(scheduler: Scheduler, job: Job, path: Path, ranks: int, per_node: int) -> str:
     folder = path.parent
-    (folder / FAILURE).unlink(missing_ok=True)
+    RunFolder(folder).failure.unlink(missing_ok=True)
     script = folder / f"{scheduler.kind}.{'sh' if scheduler.kind == 'slurm' else 'yaml'}"
     write_bytes(script, scheduler.render(job, path, ranks, per_node).encode())
     name = scheduler.submit(script, job)
-    write_json(folder / SUBMITTED, {"kind": scheduler.kind, "name": name, "script": sha256_file(script)})
+    write_json(RunFolder(folder).submitted, {"kind": scheduler.kind, "name": name, "script": sha256_file(script)})
     print(f"{job.stage} {job.name}: handed to {scheduler.kind} as job {name}", flush=True)
     return name
 
 
 def _over(folder: Path) -> bool:
-    return (folder / "finished").is_dir() or (folder / FAILURE).exists()
+    return RunFolder(folder).finished.path.is_dir() or RunFolder(folder).failure.exists()
 
 
 def _patiently(scheduler: Scheduler, question: Callable[[], T]) -> T:
@@ -225,7 +224,7 @@ def _wait(scheduler: Scheduler, name: str, job: Job, folder: Path) -> None:
 def _last_step(folder: Path) -> tuple[int, float | None]:
     """The last step in the journal, and its loss, from the end of the file: it may be long."""
     try:
-        with (folder / "steps.jsonl").open("rb") as file:
+        with RunFolder(folder).steps.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             length = 4096
             while True:

@@ -10,6 +10,7 @@ from runner.launching.node import node_command
 from runner.launching.scheduler import State, ask, fill, job_name
 from runner.training.job import STOPPED, Job
 from specs.common.errors import UserError
+from specs.common.run_folder import RunFolder
 from specs.loading.settings import ROOT
 
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "RESIZING"}
@@ -31,7 +32,7 @@ class SlurmScheduler:
         code 75); it then goes on from the last checkpoint.
         """
         profile, nodes, cpus = self.profile, ranks // per_node, per_node * job.threads
-        log = str(path.parent / "logs" / "slurm-").replace("%", "%%")
+        log = str(RunFolder(path.parent).logs / "slurm-").replace("%", "%%")
         options = [
             f"--job-name={job_name(job)}",
             f"--nodes={nodes if profile.least_nodes is None else f'{profile.least_nodes}-{nodes}'}",
@@ -63,7 +64,7 @@ class SlurmScheduler:
 
     def submit(self, script: Path, job: Job) -> str:
         """Hand in a script; returns the number of the job."""
-        (script.parent / "logs").mkdir(exist_ok=True)
+        RunFolder(script.parent).logs.mkdir(exist_ok=True)
         answer = ask("sbatch", "--parsable", str(script))
         number = answer.strip().split(";")[0]
         if not number.isdigit():

@@ -14,8 +14,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from runner.launching.cluster import Elastic
 from runner.training.determinism import environment_of_ranks
-from runner.training.job import FAILURE, LOST_PEER, STOPPED, STOPPED_MARK
+from runner.training.job import LOST_PEER, STOPPED
 from specs.common.errors import UserError
+from specs.common.run_folder import RunFolder
 
 
 class StoppedError(Exception):
@@ -54,7 +55,8 @@ def run_agent(job: Path, threads: int, group: Group) -> None:
     Raises StoppedError after such a stop, UserError with the message of the rank that refused its input, or with what
     became of a rank that failed otherwise.
     """
-    failure, stopped = job.parent / FAILURE, job.parent / STOPPED_MARK
+    folder = RunFolder(job.parent)
+    failure, stopped = folder.failure, folder.stopped
     os.environ.update(environment_of_ranks(threads))
     elastic = group.elastic
     least = elastic.least_nodes or group.nodes
@@ -85,7 +87,7 @@ def run_agent(job: Path, threads: int, group: Group) -> None:
         local_addr=group.address or ("localhost" if group.alone else None),
         run_id=group.run_id or f"twice-{os.getpid()}",
         max_restarts=elastic.max_restarts,
-        logs_specs=DefaultLogsSpecs(log_dir=str(job.parent / "logs")),
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder.logs)),
         signals_to_handle="SIGTERM,SIGINT,SIGUSR1,SIGHUP,SIGQUIT",
     )
     try:
@@ -100,7 +102,7 @@ def run_agent(job: Path, threads: int, group: Group) -> None:
         end = f"was killed by {first.signal_name()}" if first.exitcode < 0 else f"failed with code {first.exitcode}"
         raise UserError(f"rank {rank} {end}; run the same command again to go on from the last checkpoint") from error
     except (RendezvousError, RuntimeError) as error:
-        if (job.parent / "finished").is_dir():
+        if folder.finished.path.is_dir():
             return  # the node that hosted the meeting was the first to leave
         if failure.exists():
             raise UserError(failure.read_text("utf-8")) from error

@@ -22,6 +22,7 @@ from runner.training.checkpoint_files import DamagedError
 from runner.training.optimizer import Optimizer
 from runner.training.sharding import ShardedModel
 from specs.common.files import digest_json, fsync_directory, fsync_tree, sha256_file, write_bytes, write_json
+from specs.common.run_folder import RunFolder
 from specs.pipeline.code import Code
 from specs.schema import training
 
@@ -68,7 +69,7 @@ class Checkpoints:
                 shutil.rmtree(leftover, ignore_errors=True)
             temporary.mkdir()
             # The journal grows while the shards are written.
-            shutil.copyfile(steps_file, temporary / "steps.jsonl")
+            shutil.copyfile(steps_file, RunFolder(temporary).steps)
         self._barrier()
         manifest = {
             "format": checkpoint_files.FORMAT,
@@ -81,7 +82,7 @@ class Checkpoints:
             "shapes": {shard.name: list(shard.shape) for shard in self.model.shards},
         }
         name = checkpoint_files.shard_name(self.model.rank, self.model.ranks)
-        mine = [name, "steps.jsonl"] if self._lead else [name]
+        mine = [name, RunFolder(temporary).steps.name] if self._lead else [name]
         self._writing = _Writing(temporary, manifest, self._copies(), mine)
         self._writing.start()
 
@@ -141,7 +142,7 @@ class Checkpoints:
                 continue
             self.optimizer.resume(manifest["updates"])
             change = {"from": manifest["code"], "to": self._code} if manifest["code"] != self._code else None
-            return State(manifest["step"], manifest["ranks"], folder / "steps.jsonl", change)
+            return State(manifest["step"], manifest["ranks"], RunFolder(folder).steps, change)
         return None
 
     def _groups(self) -> dict[str, list[Tensor]]:

@@ -15,9 +15,6 @@ from specs.schema.training import Architecture, Training
 BAD_INPUT = 2
 LOST_PEER = 3
 """Exit code of a rank whose connection to another rank broke: that one is to be asked."""
-FAILURE = "failure.txt"
-STOPPED_MARK = "stopped"
-"""Files beside the job that say how the last attempt ended, where it did not finish."""
 STOPPED = 75
 """Exit code of a run that was asked to stop and saved its state: EX_TEMPFAIL, try again."""
 

@@ -28,13 +28,14 @@ from runner.training.checkpoints import Checkpoints, State
 from runner.training.data_loader import Batches
 from runner.training.determinism import pin, require_compiler
 from runner.training.digests import Journal, environment
-from runner.training.job import BAD_INPUT, FAILURE, LOST_PEER, STOPPED, STOPPED_MARK, Job
+from runner.training.job import BAD_INPUT, LOST_PEER, STOPPED, Job
 from runner.training.loop import Run, Stopped, train
 from runner.training.optimizer import Optimizer
 from runner.training.sharding import DTYPES, Shard, ShardedModel
 from runner.training.watchdog import Patience
 from specs.common.errors import UserError
 from specs.common.files import digest_json, replacing, sha256_file, write_json
+from specs.common.run_folder import ENVIRONMENT, THROUGHPUT, RunFolder
 from specs.estimates.counts import flops_per_sequence, sequences_per_step, tokens_per_step
 from specs.loading.settings import load_settings
 from specs.pipeline.code import require
@@ -83,7 +84,7 @@ def run(job: Job) -> None:
                 "attention": {"requested": asked, "resolved": resolved},
                 "launch": job.launch | {name.lower(): os.environ[name] for name in TOPOLOGY if name in os.environ},
             }
-            write_json(Path(job.measured) / "environment.json", environment() | facts)
+            write_json(Path(job.measured) / ENVIRONMENT, environment() | facts)
         listener = _listen()
         try:
             train(phase, state, listener)
@@ -92,22 +93,22 @@ def run(job: Job) -> None:
         if job.until is None:
             _export(job, phase)
         if phase.journal:
-            write_json(Path(job.measured) / "throughput.json", phase.telemetry.summary())
+            write_json(Path(job.measured) / THROUGHPUT, phase.telemetry.summary())
     finally:
         dist.destroy_process_group()
 
 
 def _stand_by(job: Job) -> None:
     """Wait for the ranks that train: a node that leaves would look like one that was lost."""
-    listener, folder = _listen(), Path(job.scratch)
-    ends = [folder / name for name in ("finished", FAILURE, STOPPED_MARK)]
+    listener, folder = _listen(), RunFolder(Path(job.scratch))
+    ends = [folder.finished.path, folder.failure, folder.stopped]
     while not listener() and not any(path.exists() for path in ends):
         time.sleep(0.2)
 
 
 def _build(job: Job, device: torch.device) -> tuple[Run, State | None]:
     """Everything that the loop needs, at the state of the newest whole checkpoint, or of the beginning (none)."""
-    training, scratch = job.training, Path(job.scratch)
+    training, scratch = job.training, RunFolder(Path(job.scratch))
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     with torch.device("meta"):
         transformer = Transformer(
@@ -122,9 +123,9 @@ def _build(job: Job, device: torch.device) -> tuple[Run, State | None]:
         transformer.compile_layers()
     model = ShardedModel(transformer, mesh, training.precision, training.parallelism, device, _ranks_per_node())
     optimizer = Optimizer(training.optimizer, model.shards, device.type)
-    checkpoints = Checkpoints(scratch / "checkpoints", job.identity, training.checkpoints, model, optimizer, job.code)
+    checkpoints = Checkpoints(scratch.checkpoints, job.identity, training.checkpoints, model, optimizer, job.code)
     lead = model.rank == 0
-    journal = Journal(scratch / "steps.jsonl", job.identity) if lead else None
+    journal = Journal(scratch.steps, job.identity) if lead else None
     state = checkpoints.load()
     if state is None:
         _fill(job, model.shards)
@@ -148,7 +149,7 @@ def _build(job: Job, device: torch.device) -> tuple[Run, State | None]:
     )
     # The launching process has verified every byte of the store.
     batches = Batches(TokenStore.open(Path(job.store), verify=False), training, device)
-    patience = Patience(load_settings().stall_seconds, scratch / FAILURE)
+    patience = Patience(load_settings().stall_seconds, scratch.failure)
     run = Run(model, optimizer, batches, checkpoints, journal, telemetry, training, job.steps, job.until, patience)
     return run, state
 
@@ -180,11 +181,12 @@ def _export(job: Job, phase: Run) -> None:
     weights = {name: tensor.cpu() for name, tensor in phase.model.whole() if lead}
     if phase.journal is None:
         return
-    with replacing(Path(job.scratch) / "finished") as folder:
-        folder.mkdir()
-        write_tensors({n: tensor.contiguous() for n, tensor in weights.items()}, folder / "model.safetensors")
-        (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
-        shutil.copyfile(phase.journal.path, folder / "steps.jsonl")
+    with replacing(RunFolder(Path(job.scratch)).finished.path) as temporary:
+        temporary.mkdir()
+        folder = RunFolder(temporary)
+        write_tensors({n: tensor.contiguous() for n, tensor in weights.items()}, folder.weights)
+        folder.weights.chmod(0o644)  # safetensors leaves it to its owner alone
+        shutil.copyfile(phase.journal.path, folder.steps)
         last, changes = dict[str, Any](), []
         with phase.journal.path.open("rb") as lines:
             for last in map(json.loads, lines):
@@ -201,9 +203,9 @@ def _export(job: Job, phase: Run) -> None:
             "chain": {"start": job.identity, "end": phase.journal.chain},
             "last": {key: last[key] for key in ("step", "loss", "held_out_loss") if key in last},
             "tensors": last["digests"]["value"],
-            "model": sha256_file(folder / "model.safetensors"),
+            "model": sha256_file(folder.weights),
         } | ({"code_changes": changes} if changes else {})
-        write_json(folder / "record.json", record)
+        write_json(folder.record, record)
 
 
 def _ranks_per_node() -> int:
@@ -232,7 +234,7 @@ def _listen() -> _Listener:
 
 def main(path: Path) -> int:
     """Run the job at `path`; returns the exit code. A rank that cannot go on says why in `failure.txt` beside it."""
-    job, failure = Job.model_validate_json(path.read_bytes()), path.with_name(FAILURE)
+    job, failure = Job.model_validate_json(path.read_bytes()), RunFolder(path.parent).failure
     try:
         run(job)
     except UserError as error:

@@ -9,11 +9,12 @@ from specs.pipeline.stage import end_with_parent
 if __name__ == "__main__":
     # Before torch is imported: a parent that dies meanwhile must not leave a rank behind.
     end_with_parent()
-    from runner.training.job import BAD_INPUT, FAILURE, STOPPED, STOPPED_MARK
+    from runner.training.job import BAD_INPUT, STOPPED
     from runner.training.rank import main
+    from specs.common.run_folder import RunFolder
 
     job = Path(sys.argv[1])
-    failure, stopped = job.with_name(FAILURE), job.with_name(STOPPED_MARK)
+    failure, stopped = RunFolder(job.parent).failure, RunFolder(job.parent).stopped
     if os.environ["RANK"] == "0":
         # Of an earlier attempt. No rank of this one can have stopped: they stop together, after all have begun.
         stopped.unlink(missing_ok=True)

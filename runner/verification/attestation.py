@@ -10,10 +10,11 @@ import importlib.metadata
 from typing import Any
 
 from runner.training.digests import environment
-from runner.verification.run_folder import RECORD, STEPS, WEIGHTS, History
+from runner.verification.run_folder import History
 from runner.verification.verify import Verdict
 from specs.common.errors import UserError
 from specs.common.files import sha256_file
+from specs.common.run_folder import RunFolder
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -26,12 +27,11 @@ def statement(run: History, verdict: Verdict) -> dict[str, Any]:
         raise UserError(f"{run.folder} is not finished: a statement is about finished weights")
     if verdict.level is None:
         raise UserError(f"{run.folder} is not verified: nothing can be stated of it")
-    machine = environment()
+    machine, folder = environment(), RunFolder(run.folder)
+    files = (folder.weights, folder.steps, folder.record)
     return {
         "_type": STATEMENT_TYPE,
-        "subject": [
-            {"name": name, "digest": {"sha256": sha256_file(run.folder / name)}} for name in (WEIGHTS, STEPS, RECORD)
-        ],
+        "subject": [{"name": path.name, "digest": {"sha256": sha256_file(path)}} for path in files],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "buildDefinition": {

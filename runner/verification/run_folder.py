@@ -18,10 +18,9 @@ from runner.training.digests import read_steps, row_digests, tensor_digest
 from runner.training.job import Job
 from specs.common.errors import UserError
 from specs.common.files import digest_json, replacing, sha256_file
+from specs.common.run_folder import RunFolder
 from specs.loading.settings import load_settings
 from specs.schema.training import Architecture
-
-RECORD, JOB, STEPS, WEIGHTS = "record.json", "job.json", "steps.jsonl", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,14 @@ class History:
     record: dict[str, Any] | None
     """Of a finished run; none of one in progress."""
 
+    @property
+    def files(self) -> RunFolder:
+        """Names of its files."""
+        return RunFolder(self.folder)
+
     def entries(self) -> Iterator[dict[str, Any]]:
         """The journal, a line for each step. Raises UserError where its chain breaks."""
-        path = self.folder / STEPS
+        path = self.files.steps
         if not path.is_file():
             raise UserError(f"{path} is missing: it holds the digest chain of the run")
         return read_steps(path, self.start)
@@ -57,11 +61,13 @@ class History:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of a finished run. Raises UserError where the file is missing, torn, or another model's."""
-        path = self.folder / WEIGHTS
+        path = self.files.weights
         try:
             with safe_open(path, framework="pt") as file:
                 if set(file.keys()) != set(self.shapes):
-                    raise UserError(f"{path}: its tensors are not those of the architecture in {RECORD}")
+                    raise UserError(
+                        f"{path}: its tensors are not those of the architecture in {self.files.record.name}"
+                    )
                 for name in self.shapes:
                     yield name, file.get_tensor(name)
         except (OSError, SafetensorError) as error:
@@ -69,7 +75,7 @@ class History:
 
     def checkpoints(self) -> dict[int, Path]:
         """Checkpoints of this run that are still on this machine, by step: its own, and those that were kept."""
-        own = checkpoint_files.find(self.folder / "checkpoints")
+        own = checkpoint_files.find(self.files.checkpoints)
         scratch = load_settings().folder("scratch")
         found: dict[int, Path] = {}
         for path in [*scratch.glob("*/checkpoints/step-*"), *scratch.glob("*/step-*"), *own]:
@@ -89,7 +95,7 @@ class History:
             for count, last in enumerate(self.entries(), 1):
                 changes += [{"step": last["step"]} | last["code_change"]] if "code_change" in last else []
                 if last["step"] != count:
-                    yield f"{self.folder / STEPS}:{count}: holds step {last['step']}"
+                    yield f"{self.files.steps}:{count}: holds step {last['step']}"
                     return
         except UserError as error:
             yield str(error)
@@ -97,17 +103,17 @@ class History:
         if self.record is None:
             return
         if count != self.spec["steps"]:
-            yield f"{self.folder / STEPS} has {count} steps instead of {self.spec['steps']}"
+            yield f"{self.files.steps} has {count} steps instead of {self.spec['steps']}"
         elif last["chain"] != self.record["chain"]["end"]:
-            yield f"{self.folder / STEPS} ends with another chain than {RECORD} states"
+            yield f"{self.files.steps} ends with another chain than {self.files.record.name} states"
         elif changes != self.record.get("code_changes", []):
-            yield f"{self.folder / RECORD} states other changes of code than {STEPS}"
+            yield f"{self.files.record} states other changes of code than {self.files.steps.name}"
         elif last["digests"]["value"] != self.record["tensors"]:
-            yield f"{self.folder / RECORD} states other tensors than the last step has"
+            yield f"{self.files.record} states other tensors than the last step has"
         yield from self._wrong_weights(self.record)
 
     def _wrong_weights(self, record: dict[str, Any]) -> Iterator[str]:
-        path = self.folder / WEIGHTS
+        path = self.files.weights
         if not path.is_file():
             yield f"{path} is missing"
         elif sha256_file(path) != record["model"]:
@@ -117,7 +123,7 @@ class History:
                 yield str(error)
                 return
             which = f"; other values in {', '.join(wrong[:3])}{' and more' if len(wrong) > 3 else ''}" if wrong else ""
-            yield f"{path} has another sha256 than {RECORD} states{which}"
+            yield f"{path} has another sha256 than {self.files.record.name} states{which}"
 
 
 def export_weights(run: History, step: int | None, out: Path) -> int:
@@ -145,21 +151,24 @@ def read_history(folder: Path) -> History:
 
     Raises UserError where it is neither.
     """
-    if (folder / RECORD).is_file():
-        record = _json(folder / RECORD)
+    files = RunFolder(folder)
+    if files.record.is_file():
+        record = _json(files.record)
         try:
             facts = record["stage"], record["declared_level"], record["spec"], record["inputs"]
             return History(folder, *facts, record["chain"]["start"], record)
         except (KeyError, TypeError) as error:
-            raise UserError(f"{folder / RECORD} is not the record of a run: {error} is missing") from error
-    if (folder / JOB).is_file():
+            raise UserError(f"{files.record} is not the record of a run: {error} is missing") from error
+    if files.job.is_file():
         try:
-            job = Job.model_validate(_json(folder / JOB))
+            job = Job.model_validate(_json(files.job))
         except ValidationError as error:
-            raise UserError(f"{folder / JOB} is not the job of a run") from error
+            raise UserError(f"{files.job} is not the job of a run") from error
         spec = job.model_dump(mode="json", include={"architecture", "vocab_size", "training", "steps", "threads"})
         return History(folder, job.stage, job.level, spec, job.inputs, job.identity, None)
-    raise UserError(f"{folder} is no run: it has neither {RECORD} (finished) nor {JOB} (in progress)")
+    raise UserError(
+        f"{folder} is no run: it has neither {files.record.name} (finished) nor {files.job.name} (in progress)"
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_pipeline.tokens.token_store import TokenStore
+from data_pipeline.tokens.token_store import MANIFEST, TokenStore
 from runner.launching.launch import launch
 from runner.launching.phase import require_ranks
 from runner.training import checkpoint_files
@@ -15,9 +15,10 @@ from runner.training.device import require_devices
 from runner.training.job import Job
 from runner.verification import compare
 from runner.verification.compare import Comparison, without_chain
-from runner.verification.run_folder import STEPS, WEIGHTS, History, read_history
+from runner.verification.run_folder import History, read_history
 from specs.common.errors import UserError
 from specs.common.files import replacing, sha256_file, write_json
+from specs.common.run_folder import RunFolder
 from specs.pipeline import code, stage
 from specs.schema.experiment import Device
 from specs.schema.training import Training
@@ -161,8 +162,9 @@ def _execute(run: History, steps: tuple[int, int] | None, ranks: int, device: De
     store, initial = _find_inputs(run, inputs)
     section = {"run": run.start, "from": begin, "to": last, "whole": whole, "device": device}
     with stage.scratch(run.stage, section, run.inputs, label="verify") as scratch:
-        if start is not None and not checkpoint_files.find(scratch / "checkpoints"):
-            with replacing(scratch / "checkpoints" / start.name) as folder:
+        files = RunFolder(scratch)
+        if start is not None and not checkpoint_files.find(files.checkpoints):
+            with replacing(files.checkpoints / start.name) as folder:
                 shutil.copytree(start, folder, copy_function=_link)
         job = Job.model_validate(
             run.spec
@@ -186,12 +188,12 @@ def _execute(run: History, steps: tuple[int, int] | None, ranks: int, device: De
                 f"{run.folder} was made by a version of this code whose spec has other fields: "
                 "check out the commit in its measured environment.json, and verify it there"
             )
-        write_json(scratch / "job.json", job.model_dump(mode="json"))
-        if not (scratch / "finished").is_dir():
-            launch(scratch / "job.json", ranks, job.threads)
-        again = read_history(scratch / "finished" if whole else scratch)
+        write_json(files.job, job.model_dump(mode="json"))
+        if not files.finished.path.is_dir():
+            launch(files.job, ranks, job.threads)
+        again = read_history(files.finished.path if whole else scratch)
         differing, farthest = _hold_against(run, again, begin, last)
-        weights = not whole or sha256_file(again.folder / WEIGHTS) == sha256_file(run.folder / WEIGHTS)
+        weights = not whole or sha256_file(files.finished.weights) == sha256_file(RunFolder(run.folder).weights)
         comparison = compare.compare(run if whole else _part(run, scratch, last), again)
         return Again(begin, last, whole, ranks, device, differing, weights, farthest, comparison)
 
@@ -219,7 +221,7 @@ def _part(run: History, scratch: Path, last: int) -> History:
     """The run as it was after a step."""
     folder = scratch / "recorded"
     folder.mkdir(exist_ok=True)
-    with (run.folder / STEPS).open("rb") as file, (folder / STEPS).open("wb") as part:
+    with RunFolder(run.folder).steps.open("rb") as file, RunFolder(folder).steps.open("wb") as part:
         part.writelines(line for _, line in zip(range(last), file, strict=False))
     return History(folder, run.stage, run.level, run.spec, run.inputs, run.start, None)
 
@@ -254,8 +256,8 @@ def _find_inputs(run: History, folder: Path) -> tuple[Path, Path | None]:
             "give the folder with --inputs, or make it with `dvc repro` or `dvc pull`"
         )
 
-    store = find("the token store", "manifest.json", run.inputs["token_store"]).parent
+    store = find("the token store", MANIFEST, run.inputs["token_store"]).parent
     TokenStore.open(store, verify=True)
     if "weights" not in run.inputs:
         return store, None
-    return store, find("the pretrained model", WEIGHTS, run.inputs["weights"])
+    return store, find("the pretrained model", RunFolder(folder).weights.name, run.inputs["weights"])

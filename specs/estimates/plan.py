@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from specs.common.run_folder import ENVIRONMENT, THROUGHPUT
 from specs.estimates.counts import flops_per_sequence, parameters, pretraining_steps, tokens_per_step
 from specs.estimates.devices import DEVICES, Device, nearest_published
 from specs.estimates.memory import BYTES, Breakdown, breakdown, gib
@@ -235,8 +236,8 @@ def _measured(folder: Path, offered: Device, per_token: float) -> tuple[float, s
     tokens.
     """
     try:
-        throughput = json.loads((folder / "throughput.json").read_text("utf-8"))
-        environment = json.loads((folder / "environment.json").read_text("utf-8"))
+        throughput = json.loads((folder / THROUGHPUT).read_text("utf-8"))
+        environment = json.loads((folder / ENVIRONMENT).read_text("utf-8"))
         rate, ranks = float(throughput["tokens_per_second"]), int(environment["ranks"])
         had = float(throughput["flops_per_token"])
         names = [str(name) for name in environment["devices"]]
