@@ -69,9 +69,10 @@ def filtering(inputs: Inputs, folder: Path) -> Iterator[Work]:
 @contextlib.contextmanager
 def deduplicating(inputs: Inputs, folder: Path) -> Iterator[Work]:
     """Exact and near-duplicates of a folder of documents, of which a quarter is there twice with a line changed."""
-    from data_pipeline.dedup import Found, find
+    from data_pipeline.dedup import find_duplicates
     from data_pipeline.documents.documents import document_id, write_documents
     from data_pipeline.documents.engine import Engine
+    from data_pipeline.near_duplicates.matches import Duplicates
     from specs.schema.data import Dedup
 
     documents = library(3 * MB)
@@ -82,10 +83,10 @@ def deduplicating(inputs: Inputs, folder: Path) -> Iterator[Work]:
     write_documents(folder / "documents", documents, [SOURCE])
     size = sum(document.size for document in documents)
 
-    def found() -> Found:
+    def found() -> Duplicates:
         # A scratch folder of its own each time: nothing is taken over from the time before.
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            return find(folder / "documents", Dedup(), Engine(), Path(scratch))
+            return find_duplicates(folder / "documents", Dedup(), Engine(), Path(scratch))
 
     yield Work(found, size / MB, "MB")
 

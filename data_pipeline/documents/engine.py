@@ -91,12 +91,13 @@ class Engine:
         gather: Callable[[list[bytes]], R],
         tasks: Sequence[T],
         size: int,
+        advance: Callable[[], None] = lambda: None,
     ) -> list[R]:
         """What `gather` makes of each bucket, in their order: the shuffle.
 
         `split` gives the bytes that a task has for the buckets of a pass. `gather` gets all pieces of one bucket,
         sorted, so that their order of arrival cannot matter. `size` is about how many bytes all pieces have; it decides
-        how many buckets and passes there are.
+        how many buckets and passes there are. `advance` is called after each bucket.
         """
         if not tasks:
             return []
@@ -104,9 +105,12 @@ class Engine:
         passes = min(count, max(1, -(-size // self.memory)))
         if self.name == "native" and (self.workers == 1 or count == 1):
             # Nothing would be done at the same time: small work does without the engine, as in `map`.
-            here = (_exchanged(split, gather, tasks, Buckets(count, number, passes)) for number in range(passes))
-            results = dict(result for results_of_pass in here for result in results_of_pass)
-            return [results[bucket] for bucket in sorted(results)]
+            gathered: dict[int, R] = {}
+            for number in range(passes):
+                for bucket, result in _exchanged(split, gather, tasks, Buckets(count, number, passes)):
+                    gathered[bucket] = result
+                    advance()
+            return [gathered[bucket] for bucket in sorted(gathered)]
         daft = self._started()
         own = _pickled(code.current())
         shape = daft.DataType.struct({"bucket": daft.DataType.int64(), "data": daft.DataType.binary()})
@@ -121,7 +125,7 @@ class Engine:
         def gather_one(pieces: list[bytes]) -> bytes:
             return _guarded(own, gather, sorted(pieces))
 
-        gathered: dict[int, R] = {}
+        gathered = {}
         for number in range(passes):
             frame = self._frame(daft, [_pickled((task, Buckets(count, number, passes))) for task in tasks])
             piece = daft.col("piece")
@@ -130,6 +134,7 @@ class Engine:
             grouped = pieces.groupby("bucket").agg(daft.col("data").list_agg().alias("data")).into_batches(1)
             for row in grouped.select("bucket", gather_one(daft.col("data")).alias("result")).iter_rows():
                 gathered[row["bucket"]] = _unpickled(row["result"])
+                advance()
         return [gathered[bucket] for bucket in sorted(gathered)]
 
     def _frame(self, daft: Any, tasks: list[bytes]) -> Any:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from data_pipeline.documents.blocks import batches
 from data_pipeline.documents.documents import Document, plain_text
+from data_pipeline.text.headers import body_start
 from data_pipeline.text.words import spaced
 
 Hashes = npt.NDArray[np.uint64]
@@ -55,10 +56,10 @@ def shingles(documents: Iterable[Document], length: int, seed: int = 0) -> Itera
             runs += hashes[place : place + len(runs)] * factor
         runs = mixed(runs)
         for start, stop in pairwise(starts):
-            found = np.sort(runs[start : max(start, stop - length + 1)])
-            first = np.ones(len(found), np.bool_)
-            np.not_equal(found[1:], found[:-1], out=first[1:])
-            yield stop - start, found[first]
+            hashes_of_one = np.sort(runs[start : max(start, stop - length + 1)])
+            distinct = np.ones(len(hashes_of_one), np.bool_)
+            np.not_equal(hashes_of_one[1:], hashes_of_one[:-1], out=distinct[1:])
+            yield stop - start, hashes_of_one[distinct]
 
 
 def jaccard(left: Shingles, right: Shingles) -> float:
@@ -71,7 +72,7 @@ def jaccard(left: Shingles, right: Shingles) -> float:
 
 def _of_words(documents: list[Document]) -> tuple[Hashes, list[int]]:
     """Hashes of the words of all documents, one after the other, and where those of each begin, and of the last end."""
-    texts = [spaced(plain_text(document.language, document.text, _ROLES)) for document in documents]
+    texts = [spaced(_body(document)) for document in documents]
     codes = np.frombuffer(b" %b " % b" ".join(texts), np.uint8)
     inside = codes != ord(" ")
     edges = np.flatnonzero(inside[1:] != inside[:-1])
@@ -82,6 +83,12 @@ def _of_words(documents: list[Document]) -> tuple[Hashes, list[int]]:
     hashes = (sums[lasts] - sums[befores]) * inverses[befores]
     ends = np.cumsum([0, *(len(text) + 1 for text in texts)])
     return hashes, np.searchsorted(befores, ends).tolist()
+
+
+def _body(document: Document) -> str:
+    """What a document says for itself: neither a system message nor the header that files of a project share."""
+    text = plain_text(document.language, document.text, _ROLES)
+    return text if document.language == "conversation" else text[body_start(text) :]
 
 
 @functools.lru_cache(maxsize=1)

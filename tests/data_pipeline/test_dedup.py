@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from data_pipeline.documents.documents import (
     write_documents,
 )
 from data_pipeline.documents.engine import Engine
-from data_pipeline.near_duplicates.connected_components import forest, members, merged
-from data_pipeline.near_duplicates.minhash import band_keys, verified
+from data_pipeline.near_duplicates import candidates
+from data_pipeline.near_duplicates.minhash import band_keys
 from data_pipeline.near_duplicates.shingles import jaccard, shingles
+from data_pipeline.near_duplicates.verification import SIMILAR, resolved
 from data_pipeline.text.words import words
 from specs.schema.data import Corpus, Dedup, MinHash
 from specs.schema.sources import LocalFile, Source
@@ -178,35 +180,166 @@ def test_an_empty_corpus_is_fine(tmp_path: Path) -> None:
     assert write_and_find(tmp_path, [], Dedup())[0] == []
 
 
-nodes = st.integers(0, 30)
+def brute_force(sets: list[np.ndarray], threshold: float) -> dict[int, int]:
+    """The survivor of each document that goes: each one, in order, against every earlier one that stays."""
+    survivor: dict[int, int] = {}
+    for later in range(len(sets)):
+        similar = (one for one in range(later) if one not in survivor and jaccard(sets[later], sets[one]) >= threshold)
+        if (found := next(similar, None)) is not None:
+            survivor[later] = found
+    return survivor
 
 
-@given(st.lists(st.tuples(nodes, nodes)), st.randoms(use_true_random=False))
-def test_a_forest_has_the_components_of_its_graph(edges: list[tuple[int, int]], rng: random.Random) -> None:
-    # The oracle: neighbours are gathered one by one.
-    expected: dict[int, int] = {}
-    for start in sorted({node for edge in edges for node in edge}):
-        waiting = [] if start in expected else [start]
-        while waiting:
-            node = waiting.pop()
-            if node not in expected:
-                expected[node] = start
-                waiting += [b if a == node else a for a, b in edges if node in (a, b)]
-    array = np.array(edges, np.int64).reshape(-1, 2)
-    found = forest(array)
-    joined = {node: lowest for node, lowest in expected.items() if node != lowest}
-    assert dict(found[:, ::-1].tolist()) == joined and len(found) == len(joined)
-    assert {node: expected[node] for node in (*joined, *joined.values())} == dict(members(found).tolist())
-    # Pieces may be of any size and order.
-    shuffled = rng.sample(edges, len(edges))
-    pieces = [np.array(shuffled[start::3], np.int64).reshape(-1, 2) for start in range(3)]
-    assert np.array_equal(merged(map(forest, pieces)), found)
+def verified(sets: list[np.ndarray], pairs: np.ndarray, threshold: float) -> dict[int, int]:
+    """What the stage makes of these candidates: survivors by what goes."""
+
+    def compare(chosen: np.ndarray) -> np.ndarray:
+        rows = [(int(a), int(b), jaccard(sets[a], sets[b])) for a, b in chosen]
+        return np.sort(np.array([row for row in rows if row[2] >= threshold], SIMILAR), order=["later", "earlier"])
+
+    matches = resolved(compare(pairs), compare)
+    assert all(similarity == jaccard(sets[one], sets[other]) >= threshold for one, other, similarity in matches)
+    return {dropped: stays for dropped, stays, _ in matches}
 
 
-def test_a_long_chain_is_one_component() -> None:
-    chain = np.random.default_rng(1).permutation(20_000)
-    found = forest(np.stack([chain[:-1], chain[1:]], axis=1))
-    assert (found[:, 0] == 0).all() and found[:, 1].tolist() == list(range(1, 20_000))
+def all_pairs(count: int) -> np.ndarray:
+    return np.array([(later, one) for later in range(count) for one in range(later)], np.int64).reshape(-1, 2)
+
+
+@given(st.lists(st.sets(st.integers(0, 12), min_size=1), min_size=1, max_size=24), st.sampled_from((0.5, 0.6, 0.7)))
+def test_all_candidates_verified_are_what_brute_force_drops(contents: list[set[int]], threshold: float) -> None:
+    sets = [np.array(sorted(content), np.uint64) for content in contents]
+    assert verified(sets, all_pairs(len(sets)), threshold) == brute_force(sets, threshold)
+
+
+@given(st.lists(st.integers(1, 60), min_size=9, max_size=30, unique=True), st.sampled_from((0.5, 0.7, 0.75, 0.9)))
+def test_nested_sets_at_the_threshold_are_not_missed(tmp_path_factory, sizes: list[int], threshold: float) -> None:  # type: ignore[no-untyped-def]
+    # Each set holds the smaller ones: their similarity is the ratio of their sizes, often the threshold itself.
+    words_of = {size: [f"w{number}" for number in range(size + 4)] for size in sizes}
+    documents = [make(words_of[size], "a", f"{place:03}") for place, size in enumerate(sizes)]
+    section = MinHash(threshold=threshold, min_words=1, bands=80, rows=1)
+    kept, _ = write_and_find(tmp_path_factory.mktemp("nested"), documents, Dedup(exact=False, near=section))
+    sets = [found for _, found in shingles(documents, 5)]
+    assert [len(each) for each in sets] == sizes
+    dropped = {int(path) for path in (document.path for document in documents) if path not in kept}
+    assert dropped == set(brute_force(sets, threshold))
+
+
+def test_a_survivor_of_a_survivor_is_compared_too() -> None:
+    # 2 is like 1 and 0, of which the candidates know 1 only; 1 goes for 0.
+    sets = [np.arange(start, start + 100, dtype=np.uint64) for start in (0, 5, 10)]
+    assert verified(sets, np.array([(1, 0), (2, 1)]), 0.8) == {1: 0, 2: 0} == brute_force(sets, 0.8)
+    # And stays where it is not like it, as 3 is like 2 alone.
+    chain = [np.arange(start, start + 100, dtype=np.uint64) for start in (0, 10, 20, 30)]
+    pairs = np.array([(1, 0), (2, 1), (3, 2)])
+    assert verified(chain, pairs, 0.8) == {1: 0, 3: 2} == brute_force(chain, 0.8)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40)), max_size=120))
+def test_candidates_are_bounded_and_each_group_hangs_together(rows: list[tuple[int, int]]) -> None:
+    rows = sorted(set(rows))
+    keys, places = (np.array([row[column] for row in rows], kind) for column, kind in ((0, np.uint64), (1, np.int64)))
+    found = candidates.pairs(keys, places)
+    groups = [sorted(place for key, place in rows if key == number) for number in range(10)]
+    pairs = {(int(later), int(earlier)): int(bands) for later, earlier, bands in found}
+    for (later, earlier), bands in pairs.items():
+        shared = sum(later in group and earlier in group for group in groups)
+        assert earlier < later and 1 <= bands <= shared
+    for group in groups:
+        assert all((later, group[0]) in pairs for later in group[1:])
+        assert all((later, earlier) in pairs for earlier, later in pairwise(group))
+    # In one piece or in several.
+    pieces = [candidates.pairs(keys[keys % 3 == rest], places[keys % 3 == rest]) for rest in range(3)]
+    assert np.array_equal(candidates.merged(pieces), candidates.merged([found]))
+    counts = np.unique(candidates.merged([found])["later"], return_counts=True)[1]
+    assert (counts <= candidates.LARGEST).all()
+
+
+def test_of_many_pairs_of_a_document_those_that_share_most_bands_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "LARGEST", 2)
+    table = np.array([(9, 1, 3), (9, 2, 1), (9, 3, 3), (9, 4, 2), (8, 1, 1)], candidates.PAIR)
+    assert candidates.merged([table[:2], table[2:]]).tolist() == [(8, 1, 1), (9, 1, 3), (9, 3, 3)]
+
+
+HEADER = """#!/usr/bin/env python
+# -*- coding: utf-8 -*-
+#
+# Copyright 2020 The Authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except in compliance with
+# the License. You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software distributed under the License is distributed on
+# an "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+
+"""
+AS_C = "/*\n" + "\n".join(" *" + line[1:] for line in HEADER.split("\n")[3:-2]) + "\n */\n"
+GENERATED = "// Code generated by the compiler. DO NOT EDIT.\n" + AS_C.replace("/*\n", "").replace(" */\n", "").replace(
+    " *", "//"
+)
+DOCSTRING = '"""\n' + HEADER.replace("#!", "").replace("# ", "") + '"""\n'
+
+
+@pytest.mark.parametrize("header", [HEADER, AS_C, GENERATED, DOCSTRING])
+def test_distinct_files_under_one_header_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str) -> None:
+    documents = [make(header + " ".join(text(seed, 22)), "a", f"{seed:03}", "python") for seed in range(200)]
+    section = Dedup(near=MinHash(threshold=0.6))
+    kept, _ = write_and_find(tmp_path / "distinct", documents, section)
+    assert len(kept) == len(documents)
+    # The control: with its header each is like each other.
+    monkeypatch.setattr("data_pipeline.near_duplicates.shingles.body_start", lambda text: 0)
+    assert len(write_and_find(tmp_path / "control", documents, section)[0]) < 10
+
+
+def test_copies_that_differ_in_their_header_only_are_near_duplicates(tmp_path: Path) -> None:
+    body = " ".join(text(1, 60))
+    documents = [make(body, "a", "0"), make(HEADER + body, "a", "1"), make(AS_C + body, "a", "2")]
+    assert write_and_find(tmp_path, documents, Dedup())[0] == ["0"]
+
+
+def test_work_is_bounded_where_all_documents_lie_just_below_the_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = 0
+    original = jaccard
+
+    def counted(left: np.ndarray, right: np.ndarray) -> float:
+        nonlocal compared
+        compared += 1
+        return original(left, right)
+
+    monkeypatch.setattr("data_pipeline.near_duplicates.verification.jaccard", counted)
+    shared = text(0, 400)
+    documents = [make(shared + text(seed, 110), "a", f"{seed:04}") for seed in range(1, 401)]
+    similarity = jaccard(*(found for _, found in shingles(documents[:2], 5)))
+    assert 0.6 < similarity < 0.7
+    kept, _ = write_and_find(tmp_path, documents, Dedup())
+    assert len(kept) == len(documents)
+    # All pairs would be 79,800.
+    assert 400 < compared <= candidates.LARGEST * len(documents)
+
+
+def test_literal_signatures_shingles_and_words() -> None:
+    documents = [make("The quick brown fox jumps over the lazy dog, twice: " * 3, "a", "x")]
+    [(count, hashes)] = shingles(documents, 5)
+    assert (count, len(hashes)) == (30, 10)
+    counts, keys = band_keys(documents, SECTION)
+    assert counts.tolist() == [10]
+    assert [int(each) for each in hashes[:3]] == GOLDEN_SHINGLES
+    assert [int(each) for each in keys[0, :3]] == GOLDEN_BANDS
+    seeded = band_keys(documents, MinHash(seed=2))[1]
+    assert int(seeded[0, 0]) == GOLDEN_SEEDED
+    [(_, unicode)] = shingles([make("Übergröße naïve 一二三 straße ǅ x_1", "a", "x")], 2)
+    assert [int(each) for each in unicode[:2]] == GOLDEN_UNICODE
+
+
+# Literal: signatures decide which documents older runs kept.
+GOLDEN_SHINGLES = [7_725_096_202_791_663_019, 8_849_204_784_860_393_221, 9_993_988_204_328_867_288]
+GOLDEN_BANDS = [10_431_737_410_627_865_676, 8_913_657_462_033_737_789, 3_945_720_458_132_969_347]
+GOLDEN_SEEDED = 15_216_163_998_549_807_061
+GOLDEN_UNICODE = [3_514_839_751_508_257_433, 6_405_580_563_014_123_378]
 
 
 @given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
@@ -227,18 +360,6 @@ def test_shingles_are_distinct_runs_of_words(found: str, length: int) -> None:
     # Whatever is hashed along with it.
     beside = [make("another one", "a", "w"), make(found, "a", "x"), make("", "a", "y"), make(found, "a", "z")]
     assert [each.tolist() for _, each in shingles(beside, length)][1::2] == [hashes.tolist()] * 2
-
-
-@given(st.lists(st.sets(st.integers(0, 12), min_size=1), min_size=1, max_size=12))
-def test_every_drop_is_similar_to_a_survivor_and_no_two_survivors_are(contents: list[set[int]]) -> None:
-    sets = {place: np.array(sorted(content), np.uint64) for place, content in enumerate(contents)}
-    matches = verified(range(len(contents)), sets, 0.6)
-    dropped = {match.dropped for match in matches}
-    for match in matches:
-        assert match.survivor < match.dropped and match.survivor not in dropped
-        assert match.similarity == jaccard(sets[match.dropped], sets[match.survivor]) >= 0.6
-    survivors = [place for place in sets if place not in dropped]
-    assert all(jaccard(sets[one], sets[two]) < 0.6 for one in survivors for two in survivors if one < two)
 
 
 def planted(count: int, seed: int) -> list[Document]:
