@@ -44,7 +44,8 @@ def check(spec: Path, form: str) -> None:
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where something differs.")
 @click.option("--git", is_flag=True, help="Take the seven arguments that git gives an external diff driver.")
-def diff(states: tuple[str, ...], form: str, exit_code: bool, git: bool) -> None:
+@click.option("--policy", is_flag=True, help="Judge by specs/policy.yaml: exit with 1 where it blocks.")
+def diff(states: tuple[str, ...], form: str, exit_code: bool, git: bool, policy: bool) -> None:
     """Compare two states of an experiment, and say what follows.
 
     STATES are two of FILE or REV:FILE, or one REV..REV for every experiment. Each changed field is shown with its
@@ -53,6 +54,8 @@ def diff(states: tuple[str, ...], form: str, exit_code: bool, git: bool) -> None
     from runner.commands import diff as differing
     from specs.review.compare import compare, compare_for_git, one_sided
 
+    if policy:
+        sys.exit(differing.judged(states, form))
     differences = compare_for_git(states) if git else compare(states)
     notes = [] if git else one_sided(states)
     if form == "json":

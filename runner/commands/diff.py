@@ -1,15 +1,21 @@
 """What `twice diff` prints: text with colour, markdown for a review comment, JSON."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import date
 from typing import Any
 
 import click
 
+from specs.common.git import commit_of
 from specs.common.tables import duration, number, short, size, table
 from specs.estimates.memory import gib
+from specs.pipeline.reviewed import reviewed_digest
+from specs.review.compare import ends_of, pairs
 from specs.review.diff import Change
-from specs.review.impact import Difference, Quantity
+from specs.review.impact import Difference, Quantity, difference
+from specs.review.policy import Judgement, judge
 from specs.review.price import Price, total
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": ">", "reordered": "~", "changed": "~"}
@@ -19,6 +25,38 @@ _COLOURS = {"+": "green", "-": "red", ">": "cyan", "~": "yellow"}
 def as_json(found: Difference) -> dict[str, Any]:
     """Everything as plain values."""
     return asdict(found) | {"empty": found.empty}
+
+
+def judged(states: Sequence[str], form: str) -> int:
+    """Print the differences and what the policy says of them. Returns the exit code: 1 where a change is blocked."""
+    ends = ends_of(states[0]) if len(states) == 1 else None
+    parts, plain, blocked = [], [], False
+    for old, new in pairs(states):
+        found = difference(old, new)
+        if found.empty:
+            continue
+        judgements = judge(found, old, new, date.today())
+        blocked |= any(one.blocks for one in judgements)
+        lines = (as_markdown if form == "markdown" else as_text)(found)
+        parts.append("\n".join([*lines, "", *_judgements(judgements, form)]))
+        plain.append(as_json(found) | {"policy": [asdict(one) for one in judgements]})
+    if ends is not None:
+        digest = reviewed_digest(commit_of(ends[1]))
+        parts.append(f"Reviewed: TWICE_REVIEWED={digest} lets `dvc repro` run this state and no other.")
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=False) if form == "json" else "\n\n".join(parts))
+    return 1 if blocked else 0
+
+
+def _judgements(judgements: Sequence[Judgement], form: str) -> list[str]:
+    """The policy's remarks: what blocks first."""
+    if not judgements:
+        return ["Policy: nothing to remark on"]
+    lines, item = (["**Policy**", ""], "- **{}**") if form == "markdown" else (["Policy"], "  {}")
+    for one in sorted(judgements, key=lambda one: not one.blocks):
+        word = item.format("blocked" if one.blocks else "waived" if one.waiver else "warning")
+        end = f"waived until {one.waiver.until}: {one.waiver.reason}" if one.waiver else f"ask {one.owner}"
+        lines.append(f"{word} {one.rule}: {one.message}; {end}")
+    return lines
 
 
 def as_text(found: Difference) -> list[str]:

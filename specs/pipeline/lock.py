@@ -13,6 +13,7 @@ from specs.common.files import write_bytes
 from specs.loading.load import load_experiment
 from specs.loading.settings import ROOT
 from specs.pipeline.nodes import KINDS, resolve
+from specs.pipeline.reviewed import require_reviewed
 from specs.schema.base import Section
 
 S = TypeVar("S", bound=Section)
@@ -86,7 +87,7 @@ def render_lock(lock: Lock) -> str:
 def check_lock() -> Lock:
     """Return the lock after comparing it with the experiments that it names.
 
-    Raises UserError naming the first difference where the lock is stale.
+    Raises UserError naming the first difference where the lock is stale, and where the run is bound to another state.
     """
     lock = read_lock()
     fresh = build_lock(str(name) for name in lock["experiments"])
@@ -96,6 +97,7 @@ def check_lock() -> Lock:
             f"specs/lock.yaml is stale: {where} is {_shown(new)} in the specs, {_shown(old)} in the lock; "
             "run `twice lock`"
         )
+    require_reviewed()
     return lock
 
 

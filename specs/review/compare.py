@@ -5,26 +5,32 @@ from pathlib import Path
 
 from specs.common.errors import UserError
 from specs.review.impact import Difference, difference
-from specs.review.revisions import at_revision, experiments, from_text, side
+from specs.review.revisions import Side, at_revision, experiments, from_text, side
 
 
-def compare(states: Sequence[str]) -> list[Difference]:
-    """Differences between two experiments (`FILE`, `REV:FILE`), or of every experiment between `REV..REV`.
+def pairs(states: Sequence[str]) -> list[tuple[Side, Side]]:
+    """Two experiments (`FILE`, `REV:FILE`), or every experiment that both revisions of `REV..REV` hold.
 
-    Between revisions, experiments without any difference are left out, and so are those that `one_sided` names.
     Raises UserError where a state cannot be read.
     """
     match states:
-        case [only] if (ends := _range(only)) is not None:
-            return between(*ends)
+        case [only] if (ends := ends_of(only)) is not None:
+            before, after = experiments(ends[0]), experiments(ends[1])
+            return [(at_revision(ends[0], path), at_revision(ends[1], path)) for path in after if path in before]
         case [old, new]:
-            return [difference(side(old), side(new))]
+            return [(side(old), side(new))]
     raise UserError("give two states (FILE or REV:FILE), or one range REV..REV")
+
+
+def compare(states: Sequence[str]) -> list[Difference]:
+    """Differences of the pairs that states name. Of a range, experiments without any difference are left out."""
+    differences = [difference(old, new) for old, new in pairs(states)]
+    return [one for one in differences if len(states) == 2 or not one.empty]
 
 
 def one_sided(states: Sequence[str]) -> list[str]:
     """For `REV..REV`: a line for each experiment that only one of the revisions holds."""
-    ends = _range(states[0]) if len(states) == 1 else None
+    ends = ends_of(states[0]) if len(states) == 1 else None
     if ends is None:
         return []
     before, after = experiments(ends[0]), experiments(ends[1])
@@ -32,18 +38,12 @@ def one_sided(states: Sequence[str]) -> list[str]:
     return added + [f"{path} is gone in {ends[1]}" for path in before if path not in after]
 
 
-def _range(state: str) -> tuple[str, str] | None:
+def ends_of(state: str) -> tuple[str, str] | None:
+    """The two revisions of a range `REV..REV`; none where it is no range."""
     if ".." not in state or Path(state).exists():
         return None
     old, _, new = state.partition("..")
     return old or "HEAD", new or "HEAD"
-
-
-def between(old: str, new: str) -> list[Difference]:
-    """Differences of every experiment that both revisions hold."""
-    before, after = experiments(old), experiments(new)
-    found = [difference(at_revision(old, path), at_revision(new, path)) for path in after if path in before]
-    return [each for each in found if not each.empty]
 
 
 def compare_for_git(arguments: Sequence[str]) -> list[Difference]:

@@ -15,6 +15,7 @@ from specs.loading.settings import ROOT
 
 BIN = Path(sys.executable).parent
 WORKFLOW, GITLAB = ROOT / ".github" / "workflows" / "review.yml", ROOT / ".gitlab-ci.yml"
+LEVEL = "level: topology, "
 SMOKE = "specs/experiments/smoke.yaml"
 
 # Stands in for GitHub's own command line: keeps the comments of a pull request in a file, as the API would.
@@ -137,6 +138,23 @@ def test_the_workflow_posts_one_comment_and_keeps_it_up_to_date(
     assert "| `pretraining.schedule.warmup_steps`  | 20 | 40 |" in comment["body"]
     assert "`pretrain@smoke`" in comment["body"]
     assert (tmp_path / "summary.md").read_text("utf-8") == 2 * comment["body"]
+
+
+def test_a_change_that_the_policy_blocks_fails_the_job_and_is_told_in_the_comment(clone: Path, tmp_path: Path) -> None:
+    git(clone, "checkout", "-q", "-f", "-B", "weaker", "main")
+    path = clone / SMOKE
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("reproducibility: {", "reproducibility: {level: data, ").replace(LEVEL, ""), "utf-8")
+    subprocess.run([BIN / "twice", "lock"], cwd=clone, env=environment(clone), check=True, capture_output=True)
+    git(clone, "commit", "-qam", "promise less")
+    step = next(step for step in read(WORKFLOW)["jobs"]["diff"]["steps"] if "--policy" in step.get("run", ""))
+    variables = {"BASE": git(clone, "rev-parse", "main"), "HEAD": git(clone, "rev-parse", "weaker")}
+    variables["GITHUB_STEP_SUMMARY"] = str(tmp_path / "summary.md")
+    done = subprocess.run(["bash", "-e", "-c", step["run"]], cwd=clone, env=environment(clone, **variables))
+    assert done.returncode == 1
+    comment = (clone / "comment.md").read_text("utf-8")
+    assert "- **blocked** determinism-lowered: reproducibility.level:" in comment
+    assert "TWICE_REVIEWED=" in comment and (tmp_path / "summary.md").read_text("utf-8") == comment
 
 
 def test_the_job_posts_a_note(clone: Path, change: tuple[str, str], tmp_path: Path) -> None:
