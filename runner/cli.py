@@ -103,8 +103,10 @@ def plan(
 @click.option("--check", "only_check", is_flag=True, help="Verify instead of writing: exit code 2 if it is stale.")
 def schema(only_check: bool) -> None:
     """Write specs/schema.json, from which editors complete and check experiment files."""
+    from specs.common.checkout import require_inside
     from specs.loading.json_schema import check_schema, write_schema
 
+    require_inside()
     if only_check:
         check_schema()
         click.echo("specs/schema.json is fresh")
@@ -120,9 +122,11 @@ def schema(only_check: bool) -> None:
 @click.option("--stamp", type=click.Path(path_type=Path), help="With --check: write this file once the lock is fresh.")
 def lock(names: tuple[str, ...], only_check: bool, stamp: Path | None) -> None:
     """Resolve the experiments NAMES into specs/lock.yaml, which DVC reads; without names, those it holds."""
+    from specs.common.checkout import require_inside
     from specs.common.files import write_bytes
     from specs.pipeline.lock import check_lock, read_lock, write_lock
 
+    require_inside()
     if only_check:
         held = check_lock()
         if names and sorted(names) != held["experiments"]:

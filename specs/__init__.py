@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The project root: specs name local files relative to it."""
+"""Root of the checkout that this code is part of: specs name local files relative to it. A command refuses to run where
+one stands in another checkout (`specs.common.checkout`)."""
 
 # Else pydantic reads the metadata of every installed distribution in search of plug-ins, which could change what a
 # spec says.

@@ -29,10 +29,12 @@ def launch(stage: str, profile: Path | None, ranks: int | None, accept: bool, re
     import os
     import shlex
 
+    from specs.common.checkout import require_inside
     from specs.loading.settings import ROOT
     from specs.pipeline.dvc_graph import expand
     from specs.pipeline.lock import check_lock
 
+    require_inside()
     stages = expand((ROOT / "dvc.yaml").read_text("utf-8"), check_lock())
     known = [name for name in stages if name.partition("@")[0] in ("pretrain", "finetune")]
     if stage not in known:

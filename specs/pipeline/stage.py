@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from specs.common.checkout import require_own
 from specs.common.errors import UserError
 from specs.common.files import digest_json, write_json
 from specs.loading.settings import load_settings
@@ -129,7 +130,10 @@ def measuring(stage: str, address: str, size: int | None = None) -> Iterator[dic
 
 
 def command(main: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a stage's `main`: bad input is one line and exit code 2; the stage ends with the DVC that started it."""
+    """Decorate a stage's `main`: bad input is one line and exit code 2; the stage ends with the DVC that started it.
+
+    So is standing in another checkout than the code's: a stage reads and writes the one that one stands in.
+    """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -139,6 +143,7 @@ def command(main: Callable[P, R]) -> Callable[P, R]:
                 # DVC was killed while this process still imported: nobody waits for the result.
                 sys.exit(1)
         try:
+            require_own()
             return main(*args, **kwargs)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
