@@ -19,10 +19,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from model.decoder.init import initial_values
 from model.decoder.transformer import Transformer
 from runner.monitoring.telemetry import Telemetry
+from runner.monitoring.utilisation import peak_flops
 from runner.training.checkpoints import Checkpoints
 from runner.training.data_loader import Batches, MicroBatch
 from runner.training.determinism import environment_of_ranks, pin
-from runner.training.device import peak_flops
 from runner.training.loop import Run, train_step
 from runner.training.optimizer import Optimizer
 from runner.training.sharding import DTYPES, ShardedModel

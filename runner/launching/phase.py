@@ -14,7 +14,7 @@ from runner.launching.cluster import Local, load_profile
 from runner.launching.launch import StoppedError, dispatch, ranks_of_node, render
 from runner.training import checkpoint_files
 from runner.training.device import kind_of, require_devices
-from runner.training.job import STOPPED, Job, parse_steps
+from runner.training.job import STOPPED, Job, parse_steps, require_ranks
 from specs.common.errors import UserError
 from specs.common.files import replacing, sha256_file, write_json
 from specs.common.run_folder import RunFolder
@@ -133,15 +133,6 @@ def run_phase(
             shutil.copytree(folder.finished.path, temporary)
         if every := training.checkpoints.keep_every:
             checkpoint_files.outlive(folder.checkpoints, scratch.with_suffix(".kept"), every)
-
-
-def require_ranks(training: Training, ranks: int) -> None:
-    """Raise UserError where the micro-batches of a phase cannot be dealt to so many ranks."""
-    if ranks & (ranks - 1) or training.micro_batches % ranks:
-        raise UserError(
-            f"{training.micro_batches} micro-batches cannot be dealt to {ranks} ranks: "
-            "the number of ranks must be a power of two, at most the number of micro-batches"
-        )
 
 
 def _require_fit(run: RunNode, store: TokenStore, path: Path) -> None:

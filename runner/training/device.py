@@ -1,9 +1,8 @@
-"""The device of a rank, and the peak that its throughput is compared with."""
+"""The device of a rank: present, and made current."""
 
 import torch
 
 from specs.common.errors import UserError
-from specs.estimates.devices import named_peak
 from specs.schema.experiment import Device
 
 
@@ -28,13 +27,3 @@ def device_of(device: Device, local_rank: int) -> torch.device:
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
-
-
-def peak_flops(device: torch.device, compute: str) -> float | None:
-    """Peak operations per second in bf16; none where no peak is meaningful: on a CPU, or in fp32.
-
-    Raises UserError for a device whose peak is not known.
-    """
-    if device.type == "cpu" or compute != "bf16":
-        return None
-    return named_peak(torch.cuda.get_device_name(device))

@@ -1,14 +1,8 @@
-"""What is known about a run: the digest chain over its steps, digests of its tensors, and the machine it ran on."""
+"""What names the results of a run: the digest chain over its steps, and digests of its tensors."""
 
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +11,7 @@ from torch import Tensor
 
 from runner.training.sharding import ShardedModel
 from specs.common.errors import UserError
-from specs.common.files import canonical_json, sha256_file, write_bytes
-from specs.loading.settings import ROOT
+from specs.common.files import canonical_json, write_bytes
 
 
 def link(previous: str, entry: dict[str, Any]) -> str:
@@ -87,50 +80,3 @@ def digests(model: ShardedModel, tensors: Sequence[Tensor]) -> dict[str, str]:
     gathered = model.gather_rows([row_digests(tensor) for tensor in tensors])
     pairs = zip(model.shards, gathered, strict=True)
     return {shard.name: tensor_digest(shard.shape, rows) for shard, rows in pairs}
-
-
-def environment() -> dict[str, Any]:
-    """The machine, the code and every installed distribution: all that may vary while results stay the same."""
-    lock = ROOT / "dvc.lock"
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "cuda": torch.version.cuda,
-        "distributions": versions(),
-        "dvc_lock": sha256_file(lock) if lock.exists() else None,
-        "git": _git(),
-    }
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Version of every installed distribution, by name."""
-    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _git() -> dict[str, object] | None:
-    """Commit and digest of what differs from it; none outside a repository."""
-    if shutil.which("git") is None:
-        return None
-
-    def ask(*arguments: str) -> bytes | None:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=False)
-        return done.stdout if done.returncode == 0 else None
-
-    commit, changes = ask("rev-parse", "HEAD"), ask("diff", "HEAD")
-    if commit is None:
-        return None
-    return {"commit": commit.decode().strip(), "changes": hashlib.sha256(changes).hexdigest() if changes else None}

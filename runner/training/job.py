@@ -31,6 +31,15 @@ def parse_steps(text: str, count: int, option: str) -> tuple[int, int]:
     return begin, end
 
 
+def require_ranks(training: Training, ranks: int) -> None:
+    """Raise UserError where the micro-batches of a phase cannot be dealt to so many ranks."""
+    if ranks & (ranks - 1) or training.micro_batches % ranks:
+        raise UserError(
+            f"{training.micro_batches} micro-batches cannot be dealt to {ranks} ranks: "
+            "the number of ranks must be a power of two, at most the number of micro-batches"
+        )
+
+
 class Job(Section):
     """Everything that the ranks of one training phase need."""
 

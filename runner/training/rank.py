@@ -21,13 +21,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from data_pipeline.tokens.token_store import TokenStore
 from model.decoder.init import initial_values
 from model.decoder.transformer import Transformer
+from runner.monitoring.environment import environment
 from runner.monitoring.telemetry import Telemetry
+from runner.monitoring.utilisation import peak_flops
 from runner.training import device as devices
 from runner.training.checkpoint_files import write_tensors
 from runner.training.checkpoints import Checkpoints, State
 from runner.training.data_loader import Batches
 from runner.training.determinism import pin, require_compiler
-from runner.training.digests import Journal, environment
+from runner.training.digests import Journal
 from runner.training.job import BAD_INPUT, LOST_PEER, STOPPED, Job
 from runner.training.loop import Run, Stopped, train
 from runner.training.optimizer import Optimizer
@@ -137,7 +139,7 @@ def _build(job: Job, device: torch.device) -> tuple[Run, State | None]:
         )
     elif journal:
         journal.rewind(state.steps_file)
-    peak = devices.peak_flops(device, training.precision.compute)
+    peak = peak_flops(device, training.precision.compute)
     telemetry = Telemetry(
         Path(job.measured) if lead else None,
         f"{job.stage} {job.name}",

@@ -9,7 +9,7 @@ never one that was only declared.
 import importlib.metadata
 from typing import Any
 
-from runner.training.digests import environment
+from runner.monitoring.environment import environment
 from runner.verification.run_folder import History
 from runner.verification.verify import Verdict
 from specs.common.errors import UserError

@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 from data_pipeline.tokens.token_store import MANIFEST, TokenStore
 from runner.launching.launch import launch
-from runner.launching.phase import require_ranks
 from runner.training import checkpoint_files
 from runner.training.device import require_devices
-from runner.training.job import Job
+from runner.training.job import Job, require_ranks
 from runner.verification import compare
 from runner.verification.compare import Comparison, without_chain
 from runner.verification.run_folder import History, read_history

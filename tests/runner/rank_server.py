@@ -24,7 +24,8 @@ import torch.utils.tensorboard
 
 import model.decoder.loss
 import runner.training.loop
-from runner.training import checkpoints, digests, fingerprints, reduction
+from runner.monitoring import environment
+from runner.training import checkpoints, fingerprints, reduction
 from runner.training import rank as one_rank
 from runner.training.data_loader import Batches
 from specs.pipeline.stage import end_with_parent
@@ -241,7 +242,7 @@ def be_rank(request: dict[str, Any], rank: int, port: int, log: Path) -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
-    digests.versions()  # read once, before the forks
+    environment.versions()  # read once, before the forks
     for line in sys.stdin:
         with tempfile.NamedTemporaryFile(suffix=".log") as log:
             codes = serve(json.loads(line), Path(log.name))

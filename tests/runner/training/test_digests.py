@@ -1,6 +1,5 @@
-"""The digest chain, tensor digests, and the environment."""
+"""The digest chain, and tensor digests."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.training.digests import Journal, environment, read_steps, row_digests, tensor_digest
+from runner.training.digests import Journal, read_steps, row_digests, tensor_digest
 from specs.common.errors import UserError
 
 START = "0" * 64
@@ -73,9 +72,3 @@ def test_a_digest_sees_one_bit_and_the_shape() -> None:
     flipped = tensor.clone()
     flipped.view(torch.int32)[1, 1] ^= 1
     assert tensor_digest((2, 3), row_digests(flipped)) != digest
-
-
-def test_the_environment_is_json_and_names_what_computes() -> None:
-    stated = environment()
-    json.dumps(stated, allow_nan=False)
-    assert stated["distributions"]["torch"] and stated["cores"] > 0 and stated["processor"]
