@@ -133,7 +133,7 @@ class Project:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not (self.processes(module) and ready()):
             assert process.poll() is None, f"{stage} ended before it could be killed"
             assert time.monotonic() < deadline

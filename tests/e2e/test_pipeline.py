@@ -1,5 +1,7 @@
 """The pipeline file against the code that it runs."""
 
+import ast
+import functools
 import re
 import shlex
 import subprocess
@@ -16,37 +18,22 @@ from specs.loading.settings import ROOT
 
 ROOMS = ("specs", "data_pipeline", "model", "evaluation", "runner")
 PIPELINE = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")
-# Rooms that a stage imports and that cannot change a bit of what it makes.
+# What a stage may import beside the code that `dvc.yaml` names for it, and why it cannot change a bit of the result.
 NEUTRAL = {
-    "specs.common": "errors, files and progress",
+    "specs.common": "errors, whole files, progress; canonical JSON, whose bytes tests hold",
     "specs.loading": "values reach a stage through the lock",
+    "specs.schema": "values and defaults reach a stage through the lock; the rest is defined by them",
     "specs.pipeline.code": "names state by the code that it belongs to",
     "specs.pipeline.dvc_graph": "reads dvc.yaml, to name that code",
     "specs.pipeline.lock": "the lock is compared value by value",
     "specs.pipeline.nodes": "values reach a stage through the lock",
     "specs.pipeline.stage": "where scratch lies and how a stage fails",
-    "specs.schema": "values and defaults reach a stage through the lock",
-    "specs.estimates.devices": "prices and peaks that utilisation is told against",
+    "specs.estimates.devices": "prices, and peaks that utilisation is told against",
     "runner.launching": "where ranks run",
     "runner.monitoring": "what is told of a run",
 }
-
 # It comes with `specs.pipeline.stage`, which every stage imports: these write no ledger.
 WITHOUT_LEDGER = ("data_pipeline.card", "runner.pretrain", "runner.finetune", "runner.report")
-
-# Programs that a stage starts instead of importing them.
-STARTED = {
-    "runner.pretrain": ["runner.training.worker"],
-    "runner.finetune": ["runner.training.worker"],
-    "evaluation.score": [
-        "evaluation.sandbox.server",
-        "evaluation.sandbox.confinement",
-        "evaluation.sandbox.drop_root",
-        "evaluation.sandbox.object_proxy",
-        "evaluation.sandbox.container",
-        "evaluation.sandbox.seccomp",
-    ],
-}
 
 
 def stages() -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -66,10 +53,33 @@ def imports() -> grimp.ImportGraph:
     return grimp.build_graph(*ROOMS, cache_dir=None)
 
 
+def closure(module: str, imports: grimp.ImportGraph) -> set[str]:
+    """Modules that a stage may run: what it imports, inside functions too, and what it starts as a program."""
+    found, new = set[str](), {module}
+    while new:
+        found |= new
+        new = {name for each in new for name in imports.find_upstream_modules(each) | started(each, imports)} - found
+    return found
+
+
+def started(module: str, imports: grimp.ImportGraph) -> set[str]:
+    """Modules that the code of one names in a string: by name, as a file beside it, or as the start of an f-string."""
+    named, package = strings(module), module.rpartition(".")[0]
+    beside = {f"{package}.{text.removesuffix('.py')}" for text in named if text.endswith(".py")}
+    begun = tuple(text for text in named if text.startswith(ROOMS) and text.endswith("."))
+    return (named | beside | {name for name in imports.modules if name.startswith(begun)}) & imports.modules
+
+
+@functools.cache
+def strings(module: str) -> set[str]:
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    nodes = ast.walk(ast.parse(path.read_text("utf-8"))) if path.exists() else ()
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
 def needed(module: str, imports: grimp.ImportGraph) -> set[str]:
     """Modules whose code may decide what a stage makes: not those of neutral rooms, nor the docstrings of packages."""
-    programs = {module, *STARTED.get(module, ())}
-    runs = programs.union(*(imports.find_upstream_modules(program) for program in programs))
+    runs = closure(module, imports)
     packages = {name for name in runs if (ROOT / name.replace(".", "/")).is_dir()}
     unused = {"specs.pipeline.ledger"} if module in WITHOUT_LEDGER else set()
     return {name for name in runs - packages - unused if not any(covers(room, name) for room in NEUTRAL)}
@@ -83,6 +93,25 @@ def test_a_stage_depends_on_every_room_that_it_runs(
     runs = needed(module, imports)
     assert [name for name in runs if not any(covers(room, name) for room in rooms)] == []
     assert [room for room in rooms if not any(covers(room, name) for name in runs)] == []
+    # Where of a room one module alone is run, that file is the dependency: the rest of the room does not re-run it.
+    for room in rooms:
+        of_room = {name for name in imports.modules if covers(room, name) and name != room}
+        assert len(of_room) <= 1 or len(of_room & runs) > 1, f"{room}: only {of_room & runs}"
+
+
+def test_the_closure_of_a_stage_holds_what_it_imports_late_and_what_it_starts(imports: grimp.ImportGraph) -> None:
+    score = closure("evaluation.score", imports)
+    assert {"evaluation.sandbox.server", "evaluation.sandbox.drop_root", "evaluation.sandbox.confinement"} <= score
+    assert "runner.training.worker" in closure("runner.pretrain", imports)
+    # `worker` imports `rank` inside its main block alone.
+    assert {"runner.training.rank", "model.decoder.attention"} <= closure("runner.training.worker", imports)
+    assert "data_pipeline.sources.doctest_runner" in closure("data_pipeline.ingest", imports)
+
+
+@pytest.mark.parametrize("room", NEUTRAL)
+def test_what_changes_no_bit_is_still_there_and_used(room: str, imports: grimp.ImportGraph) -> None:
+    used = set[str]().union(*(closure(module, imports) for _, _, module in stages()))
+    assert any(covers(room, name) for name in used)
 
 
 @pytest.mark.parametrize("module", sorted({module for _, _, module in stages()}))
