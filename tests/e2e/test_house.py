@@ -10,8 +10,10 @@ MODULE, FUNCTION = 300, 60
 # What is longer, and why: a name that is gone from the code must go from here.
 EXCEPTIONS = {
     "benchmarks/studies/growth.py": "one study: a table with a case for every stage",
+    "benchmarks/peers/dedup.py": "six peers beside ours, on one corpus",
     "data_pipeline/dedup.py": "the stage and its three shuffles",
     "benchmarks/peers/dedup.py:run_datatrove": "a peer's pipeline, with all of its configuration",
+    "evaluation/complete.py:main": "one list of what is asked of whom",
     "runner/launching/phase.py:run_phase": "one list of what a job is told",
     "runner/launching/torchrun.py:run_agent": "one list of what torchrun is told, and of how it can end",
     "specs/pipeline/nodes.py:resolve": "one list of the nodes of an experiment",

@@ -23,16 +23,14 @@ NEUTRAL = {
     "specs.common": "errors, whole files, progress; canonical JSON, whose bytes tests hold",
     "specs.loading": "values reach a stage through the lock",
     "specs.schema": "values and defaults reach a stage through the lock; the rest is defined by them",
-    "specs.pipeline.code": "names state by the code that it belongs to",
-    "specs.pipeline.dvc_graph": "reads dvc.yaml, to name that code",
-    "specs.pipeline.lock": "the lock is compared value by value",
-    "specs.pipeline.nodes": "values reach a stage through the lock",
-    "specs.pipeline.stage": "where scratch lies and how a stage fails",
+    "specs.pipeline": "brings values from the lock, which is compared value by value; names and keeps state",
     "specs.estimates.devices": "prices, and peaks that utilisation is told against",
     "runner.launching": "where ranks run",
     "runner.monitoring": "what is told of a run",
 }
-# It comes with `specs.pipeline.stage`, which every stage imports: these write no ledger.
+# Of these rooms, what writes a part of a result.
+WRITES = {"specs.pipeline.ledger", "specs.pipeline.identity"}
+# The ledger comes with `specs.pipeline.stage`, which every stage imports: these write none.
 WITHOUT_LEDGER = ("data_pipeline.card", "runner.pretrain", "runner.finetune", "runner.report")
 
 
@@ -82,7 +80,8 @@ def needed(module: str, imports: grimp.ImportGraph) -> set[str]:
     runs = closure(module, imports)
     packages = {name for name in runs if (ROOT / name.replace(".", "/")).is_dir()}
     unused = {"specs.pipeline.ledger"} if module in WITHOUT_LEDGER else set()
-    return {name for name in runs - packages - unused if not any(covers(room, name) for room in NEUTRAL)}
+    neutral = {name for name in runs - WRITES if any(covers(room, name) for room in NEUTRAL)}
+    return runs - packages - unused - neutral
 
 
 @pytest.mark.parametrize(("stage", "module"), [(s, m) for _, s, m in stages()], ids=[name for name, _, _ in stages()])
