@@ -1,12 +1,14 @@
-"""The project's own protocols: `completion-v1` and `chat-v1`.
+"""The project's own protocols.
 
 `completion-v1` continues the prompt stripped of white space around it, and runs prompt and completion as one program.
-`chat-v1` asks in one user turn and takes the program out of the answer.
+`chat-v1` and `chat-v2` ask in one user turn and take the program out of the answer: the first by fences of three
+backticks and the first block that fits, the second by CommonMark and the last one.
 """
 
 import re
 
 from data_pipeline.problems import Problem
+from evaluation.protocols.chat_answers import fenced, program_in
 from evaluation.protocols.extraction import extract
 from evaluation.protocols.protocol import Protocol, entry_point, first_test
 
@@ -41,7 +43,10 @@ def _fence(code: str) -> str:
 
 
 def _humaneval_answer(problem: Problem, answer: str) -> str | None:
-    code = extract(answer, problem.entry_point)
+    return _after_preamble(problem, extract(answer, problem.entry_point))
+
+
+def _after_preamble(problem: Problem, code: str | None) -> str | None:
     return None if code is None else f"{_preamble(problem)}\n{code}\n"
 
 
@@ -81,6 +86,24 @@ OWN = (
         prompt=_mbpp_question,
         candidate=lambda problem, answer: extract(answer, entry_point(problem)),
         canonical=lambda problem: _fence(problem.solution),
+    ),
+    Protocol(
+        name="chat-v2",
+        schema="humaneval",
+        chat=True,
+        stops=(),
+        prompt=_humaneval_question,
+        candidate=lambda problem, answer: _after_preamble(problem, program_in(answer, problem.entry_point)),
+        canonical=lambda problem: fenced(problem.prompt + problem.solution),
+    ),
+    Protocol(
+        name="chat-v2",
+        schema="mbpp",
+        chat=True,
+        stops=(),
+        prompt=_mbpp_question,
+        candidate=lambda problem, answer: program_in(answer, entry_point(problem)),
+        canonical=lambda problem: fenced(problem.solution),
     ),
 )
 """Every protocol of the project's own, by name and schema."""

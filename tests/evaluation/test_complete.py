@@ -55,7 +55,7 @@ BENCHMARK = data.Benchmark.model_validate(
         "last_id": 6,
     }
 )
-REQUEST = BenchmarkRun(benchmark=BENCHMARK, samples=3, max_new_tokens=20, k=(1,))
+REQUEST = BenchmarkRun(benchmark=BENCHMARK, samples=3, max_new_tokens=20, k=(1,), protocol="completion-v1")
 NODE = EvaluationNode(
     run="tiny",
     tokenizer="tiny",

@@ -13,7 +13,7 @@ from evaluation.protocols.evalplus_sanitize import sanitise
 from evaluation.protocols.extraction import extract
 from evaluation.protocols.harnesses import HARNESSES
 from evaluation.protocols.own import OWN
-from evaluation.protocols.protocol import entry_point, first_test, full_suite
+from evaluation.protocols.protocol import Protocol, entry_point, first_test, full_suite
 from evaluation.protocols.registry import PROTOCOLS, find_protocol
 from specs.common.errors import UserError
 from specs.common.files import digest_json
@@ -42,19 +42,56 @@ def test_the_canonical_answer_gives_the_canonical_program(protocol: object) -> N
     exec(program.candidate + program.tests, namespace)
 
 
-def test_versions_do_not_change_under_their_names() -> None:
-    """A change here needs a new version: scores are compared by the name."""
-    rendered = [
-        [
-            protocol.name,
-            protocol.schema,
-            list(protocol.stops),
-            protocol.prompt(PROBLEMS[protocol.schema]),
-            protocol.canonical(PROBLEMS[protocol.schema]),
-        ]
-        for protocol in OWN
+# What the answers below give under each protocol, by digest: a change needs a new version, as scores are compared by
+# the name.
+VERSIONS = {
+    ("completion-v1", "humaneval"): "bc1ee46cb558851ac4876a792b9660b7dde0fc86b1b15ed06e57d03977f201a9",
+    ("completion-v1", "mbpp"): "82605cb43acd0e88b7941451c8ad9415615f47edf6f35edec29a71c05e58a723",
+    ("chat-v1", "humaneval"): "36325d6e17be889c5a1215ae07071e32f4875a5b6f0152483496b527a5ab273e",
+    ("chat-v1", "mbpp"): "16af53c020876aa9f24a8a5b29413d55c031bfb1c9703f5c510bb412af62d251",
+    ("chat-v2", "humaneval"): "6396826009b202fdae6079a4e27ba625a49505f2adca49efc0d775e696e98402",
+    ("chat-v2", "mbpp"): "74d02e526beac4f85eaecf4f40841bded21e2e4efde432f7df3584a3a6da382f",
+}
+
+
+def answers_for(problem: Problem) -> list[str]:
+    """Answers that protocols tell apart: what is fenced how, which block counts, what is cut."""
+    right = problem.prompt + problem.solution if problem.entry_point else problem.solution
+    other = f"def {entry_point(problem)}(*a): return None"
+    fence = "```"
+    return [
+        right,
+        f"{fence}python\n{right}\n{fence}",
+        f"Sure:\n~~~\n{right}\n~~~",
+        f"{fence}c#\nint x;\n{fence}\n{fence}python\n{right}\n{fence}",
+        f"{fence}py\n{other}\n{fence}\n{fence}py\n{right}\n{fence}",
+        f"{right}\n{fence}\nDone.",
+        f"So:\n\n{right}\nDone.",
+        f"<think>\n{other}\n</think>\n{right}",
+        f"{fence}\n{right}".replace("\n", "\r\n"),
+        "I do not know.",
+        "",
     ]
-    assert digest_json(rendered) == "c846d9555eab4b2df96082ede478721de984a5733a996d0afbf3e23c3ff1db02"
+
+
+def rendered(protocol: Protocol) -> list[object]:
+    problem = PROBLEMS[protocol.schema]
+    programs = [protocol.program(problem, answer) for answer in answers_for(problem)]
+    return [
+        [protocol.name, protocol.schema, list(protocol.stops), protocol.prompt(problem), protocol.canonical(problem)],
+        [program and [program.candidate, program.tests] for program in programs],
+    ]
+
+
+@pytest.mark.parametrize("protocol", OWN, ids=lambda protocol: f"{protocol.name}-{protocol.schema}")
+def test_versions_do_not_change_under_their_names(protocol: Protocol) -> None:
+    assert digest_json(rendered(protocol)) == VERSIONS[protocol.name, protocol.schema]
+
+
+def test_the_first_versions_are_those_that_were_published() -> None:
+    first = [one for one in OWN if one.name in ("completion-v1", "chat-v1")]
+    said = [rendered(one)[0] for one in first]
+    assert digest_json(said) == "c846d9555eab4b2df96082ede478721de984a5733a996d0afbf3e23c3ff1db02"
 
 
 def test_the_protocols_of_harnesses_do_not_change_either() -> None:
