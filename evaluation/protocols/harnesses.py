@@ -8,7 +8,9 @@
 | evalplus | 26d6d00bb1fd |
 
 What a benchmark states as set-up code of its tests is run in every protocol; bigcode-evaluation-harness and
-lm-evaluation-harness leave it out, and so fail problem 367 of MBPP's test split whatever the answer.
+lm-evaluation-harness leave it out, and so fail problem 367 of MBPP's test split whatever the answer. evalplus runs
+inputs, not `check`, so its sanitiser drops helpers of the prompt that only `check` uses (HumanEval/38 and /50): the
+tests get them from the problem.
 """
 
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from collections.abc import Callable
 from data_pipeline.problems import Problem
 from evaluation.protocols.evalplus_sanitize import sanitise
 from evaluation.protocols.extraction import parse
-from evaluation.protocols.protocol import Protocol, entry_point, first_test, suite_code
+from evaluation.protocols.protocol import Protocol, entry_point, first_test, isolated_suite, suite_code
 
 _CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """Chen et al. (2021), section 3.1."""
@@ -148,6 +150,7 @@ HARNESSES = (
         prompt=_line,
         candidate=_sanitised(_line),
         canonical=_code,
+        suite=isolated_suite,
     ),
     Protocol(
         name="evalplus-base-v1",
@@ -167,6 +170,7 @@ HARNESSES = (
         candidate=_sanitised(None),
         canonical=_both,
         prefill=f"{_RESPONSE}\n```python\n",
+        suite=isolated_suite,
     ),
     Protocol(
         name="evalplus-chat-v1",

@@ -5,18 +5,10 @@
 backticks and the first block that fits, the second by CommonMark and the last one.
 """
 
-import re
-
 from data_pipeline.problems import Problem
 from evaluation.protocols.chat_answers import fenced, program_in
 from evaluation.protocols.extraction import extract
-from evaluation.protocols.protocol import Protocol, entry_point, first_test
-
-
-def _preamble(problem: Problem) -> str:
-    """What a HumanEval prompt holds before the function: imports and helpers that the answer may leave out."""
-    match = re.search(rf"^def {re.escape(problem.entry_point or '')}\b", problem.prompt, re.MULTILINE)
-    return problem.prompt[: match.start()] if match else ""
+from evaluation.protocols.protocol import Protocol, entry_point, first_test, preamble
 
 
 def _mbpp_prompt(problem: Problem) -> str:
@@ -47,7 +39,7 @@ def _humaneval_answer(problem: Problem, answer: str) -> str | None:
 
 
 def _after_preamble(problem: Problem, code: str | None) -> str | None:
-    return None if code is None else f"{_preamble(problem)}\n{code}\n"
+    return None if code is None else f"{preamble(problem)}\n{code}\n"
 
 
 OWN = (

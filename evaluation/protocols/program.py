@@ -9,3 +9,6 @@ class Program:
 
     candidate: str
     tests: str
+    helpers: str = ""
+    """Code of the problem that its tests use: what the split checker runs before them, in place of what the candidate
+    calls by these names."""

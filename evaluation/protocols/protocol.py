@@ -1,8 +1,9 @@
 """A protocol: one named, versioned way to put a problem, to end an answer, and to run it."""
 
 import ast
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_pipeline.problems import Problem, Schema
 from evaluation.protocols.extraction import parse
@@ -47,7 +48,9 @@ class Protocol:
         else:
             assert self.candidate is not None
             candidate = self.candidate(problem, answer)
-        return None if candidate is None else Program(candidate, (self.suite or full_suite)(problem))
+        if candidate is None:
+            return None
+        return Program(candidate, (self.suite or full_suite)(problem), preamble(problem))
 
     def cut(self, text: str) -> tuple[str, str | None]:
         """Text up to the first stop string, and that string; all of the text where there is none."""
@@ -68,6 +71,24 @@ def suite_code(problem: Problem, tests: str) -> str:
     """The same with other tests of the problem."""
     call = f"check({problem.entry_point})" if problem.entry_point else ""
     return "\n".join(part for part in (problem.setup, tests, call, problem.extra) if part) + "\n"
+
+
+def isolated_suite(problem: Problem) -> str:
+    """The same in a namespace of its own, with the problem's helpers and of the candidate its function alone.
+
+    For HumanEval's problems whose prompts define helpers; for others `full_suite`.
+    """
+    helpers = preamble(problem)
+    if not problem.entry_point or "def " not in helpers:
+        return full_suite(problem)
+    code = helpers + "\n" + suite_code(replace(problem, entry_point=None), problem.tests)
+    return f"_suite = {{}}\nexec({code!r}, _suite)\n_suite['check']({problem.entry_point})\n"
+
+
+def preamble(problem: Problem) -> str:
+    """What a HumanEval prompt holds before the function: imports and helpers that the answer may leave out."""
+    match = re.search(rf"^def {re.escape(problem.entry_point or '')}\b", problem.prompt, re.MULTILINE)
+    return problem.prompt[: match.start()] if match and problem.entry_point else ""
 
 
 def entry_point(problem: Problem) -> str | None:

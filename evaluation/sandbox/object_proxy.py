@@ -10,11 +10,14 @@ import builtins
 import json
 import os
 import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from evaluation.sandbox.value_codec import Codec, Coded
 
 _MAX_FRAME = 2**26
+_MAX_DEPTH = 100
+"""How deeply objects within objects are compared."""
 _BUILT_IN = frozenset(dir(builtins))
 
 
@@ -23,7 +26,13 @@ class Raised(Exception):
 
 
 class Handle:
-    """An object of the other side. It is equal to itself only."""
+    """An object of the other side.
+
+    Two are equal where they are of one class and hold equal values: what their class says of equality never counts, so
+    that no candidate decides it. Nor are there comparisons and arithmetic, by which it could.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, peer: "Peer", number: int) -> None:
         object.__setattr__(self, "_peer", peer)
@@ -40,6 +49,46 @@ class Handle:
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute there."""
         self._peer.ask("set", self._number, name, self._peer.codec.encode(value))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one is the same object, or one of the same class with equal values."""
+        return isinstance(other, Handle) and _alike(self, other, _MAX_DEPTH)
+
+    def __instancecheck__(self, value: object) -> bool:
+        """Whether an object of the other side is one of this class there."""
+        return isinstance(value, Handle) and self._peer.ask("is", self._number, value._number) is True
+
+    def __len__(self) -> int:
+        """Ask it there."""
+        return int(self._peer.ask("get", self._number, "__len__")())
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate there, to the end."""
+        return iter(self._peer.ask("get", self._number, "__iter__")())
+
+    def __getitem__(self, key: Any) -> Any:
+        """Look it up there."""
+        return self._peer.ask("get", self._number, "__getitem__")(key)
+
+    def __str__(self) -> str:
+        """Ask it there."""
+        return str(self._peer.ask("get", self._number, "__str__")())
+
+    def __repr__(self) -> str:
+        """Ask it there."""
+        return str(self._peer.ask("get", self._number, "__repr__")())
+
+
+def _alike(one: Any, other: Any, depth: int) -> bool:
+    """Whether two values are equal, objects by class and state; a structure that goes deeper than `depth` is not."""
+    if not (isinstance(one, Handle) and isinstance(other, Handle)):
+        return type(one) is type(other) and bool(one == other)
+    if one._number == other._number:
+        return True
+    (kind, state), (other_kind, other_state) = (item._peer.ask("state", item._number) for item in (one, other))
+    if depth == 0 or kind != other_kind or not isinstance(state, dict) or state.keys() != other_state.keys():
+        return False
+    return all(_alike(state[name], other_state[name], depth - 1) for name in state)
 
 
 class Peer:
@@ -114,9 +163,13 @@ class Peer:
             raise PermissionError("the tests' side only calls functions that it passed")
         if wish == "names":
             # A copy: a program that runs threads may change it meanwhile.
-            named = [(name, self.codec.encode(value, consume=False)) for name, value in list(self._namespace.items())]
-            return ["value", ["list", [["tuple", [name, coded]] for name, coded in named if not name.startswith("__")]]]
-        number, name, *value = details
+            names = [(name, value) for name, value in list(self._namespace.items()) if not name.startswith("__")]
+            return ["value", ["list", [["tuple", [n, self.codec.encode(value, consume=False)]] for n, value in names]]]
+        number, name, *value = (*details, None)
+        if wish == "state":
+            return ["value", self.codec.encode(_state(self._objects[number], self._refer), consume=False)]
+        if wish == "is":
+            return ["value", isinstance(self._objects[name], self._objects[number])]
         if wish == "get":
             return ["value", self.codec.encode(getattr(self._objects[number], name))]
         setattr(self._objects[number], name, self.codec.decode(value[0]))
@@ -165,6 +218,15 @@ def borrowed(link: int) -> dict[str, object]:
 def answer(link: int, namespace: dict[str, object]) -> None:
     """Let the tests use the candidate's names, until they are through."""
     Peer(link, serves_all=True, namespace=namespace).serve()
+
+
+def _state(value: object, refer: Callable[[object], Coded]) -> object:
+    """Class of an object, as a number, and its attributes; none where it keeps none, or is equal to itself alone."""
+    slots = {name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())}
+    in_slots = {name: getattr(value, name) for name in sorted(slots) if hasattr(value, name)}
+    attributes = getattr(value, "__dict__", None)
+    known = type(value).__eq__ is not object.__eq__ and (attributes is not None or slots)
+    return refer(type(value))[1], {**in_slots, **(attributes or {})} if known else None
 
 
 def _text(error: BaseException) -> str:

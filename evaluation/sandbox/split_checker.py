@@ -66,7 +66,7 @@ class SplitSandbox:
                 return failed
             with self._tests.hand("tests", other) as tests:
                 other.close()
-                verdict = converse(tests, Program("", program.tests))
+                verdict = converse(tests, Program("", f"{program.helpers}\n{program.tests}"))
         ended, candidate_ended = self._tests.ending(), self._candidate.ending()
         if verdict is not None and verdict.verdict == "passed":
             return verdict

@@ -9,6 +9,7 @@ import collections
 import datetime
 import decimal
 import fractions
+import functools
 import importlib
 import itertools
 import math
@@ -34,6 +35,8 @@ class Codec:
         """A value as JSON. `consume`: an iterator is read; otherwise it is an object like others."""
         if value is None or value is True or value is False or type(value) is str:
             return value
+        if isinstance(value, tuple) and isinstance(fields := getattr(type(value), "_fields", None), tuple):
+            return ["record", [type(value).__name__, [str(field) for field in fields], _items(self, value)]]
         for kind, tag, write in _WRITERS:
             if isinstance(value, kind):
                 return [tag, write(self, value)]
@@ -97,6 +100,20 @@ def _dated(kind: type[Any]) -> Callable[[Codec, Any], Any]:
     return lambda codec, data: kind.fromisoformat(data)
 
 
+def _record(codec: Codec, data: Any) -> tuple[Any, ...]:
+    name, fields, items = data
+    return _record_type(str(name), tuple(map(str, fields)))(*_plain(codec, items))
+
+
+@functools.cache
+def _record_type(name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]]:
+    return collections.namedtuple(name, fields)
+
+
+def _defaults(codec: Codec, value: collections.defaultdict[Any, Any]) -> Coded:
+    return [codec.encode(value.default_factory), _pairs(codec, value)]
+
+
 # The more special type first: a counter is a dictionary too. A subclass is carried as what it is a subclass of.
 _WRITERS: tuple[tuple[type, str, Callable[[Codec, Any], Coded]], ...] = (
     (int, "int", lambda codec, value: hex(int.__index__(value))),
@@ -112,6 +129,7 @@ _WRITERS: tuple[tuple[type, str, Callable[[Codec, Any], Coded]], ...] = (
     (collections.deque, "deque", _items),
     (range, "range", lambda codec, value: [hex(value.start), hex(value.stop), hex(value.step)]),
     (collections.Counter, "Counter", _pairs),
+    (collections.defaultdict, "defaultdict", _defaults),
     (collections.OrderedDict, "OrderedDict", _pairs),
     (dict, "dict", _pairs),
     (decimal.Decimal, "Decimal", lambda codec, value: str(value)),
@@ -133,6 +151,8 @@ _READERS: dict[str, Callable[[Codec, Any], Any]] = {
     "deque": lambda codec, data: collections.deque(_plain(codec, data)),
     "range": lambda codec, data: range(*(int(number, 16) for number in data)),
     "Counter": lambda codec, data: collections.Counter(dict(_mapping(codec, data))),
+    "defaultdict": lambda codec, data: collections.defaultdict(codec.decode(data[0]), _mapping(codec, data[1])),
+    "record": _record,
     "OrderedDict": lambda codec, data: collections.OrderedDict(_mapping(codec, data)),
     "dict": lambda codec, data: dict(_mapping(codec, data)),
     "Decimal": lambda codec, data: decimal.Decimal(data),

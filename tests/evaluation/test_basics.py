@@ -2,31 +2,27 @@
 
 import ast
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from data_pipeline.problems import Problem, read_problems
+from data_pipeline.problems import Problem
 from evaluation.protocols.own import OWN
 from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import PROTOCOLS
 from evaluation.sandbox.sandbox import Outcome
 from evaluation.score import canonical, empty, score
 from specs.common.files import sha256_file
 from specs.schema.experiment import Limits
 
 ROOT = Path(__file__).parents[2]
-HUMANEVAL = "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce"
-MBPP = "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f"
 
-
-def at_hand(digest: str) -> Iterator[Path]:
-    """Files of a digest in the folders that TWICE_MIRRORS names."""
-    for folder in filter(None, os.environ.get("TWICE_MIRRORS", "").split(os.pathsep)):
-        for path in sorted(Path(folder).rglob("*")):
-            if path.is_file() and path.suffix in (".jsonl", ".whl") and sha256_file(path) == digest:
-                yield path
+# Problems of MBPP whose own solutions cannot pass, by protocol: faults of the harness that the protocol follows.
+SANITISED = {
+    *("367", "601", "927"),  # it drops a class that only the tests use
+    *("512", "630", "940"),  # it drops a helper that nowhere returns: a generator, or one that changes its argument
+}
+UPSTREAM = {"evalplus-base-v1": SANITISED, "evalplus-chat-v1": SANITISED}
 
 
 def surprises(protocol: Protocol, problems: list[Problem]) -> list[tuple[str, Outcome]]:
@@ -48,16 +44,25 @@ def test_every_canonical_answer_of_basics_passes_and_no_empty_one(protocol: Prot
     assert surprises(protocol, basics) == []
 
 
-@pytest.mark.parametrize("digest, schema, count", [(HUMANEVAL, "humaneval", 164), (MBPP, "mbpp", 974)])
-def test_every_canonical_answer_of_the_pinned_benchmarks_passes(digest: str, schema: str, count: int) -> None:
-    path = next(at_hand(digest), None)
-    if path is None:
-        pytest.skip("the file is in no folder of TWICE_MIRRORS")
-    problems = read_problems(path, schema)  # type: ignore[arg-type]
-    assert len(problems) == count
-    for protocol in OWN:
-        if protocol.schema == schema:
-            assert surprises(protocol, problems) == []
+OF_HUMANEVAL, OF_MBPP = ([one for one in PROTOCOLS if one.schema == schema] for schema in ("humaneval", "mbpp"))
+
+
+@pytest.mark.parametrize("protocol", OF_HUMANEVAL, ids=lambda one: one.name)
+def test_every_canonical_answer_of_humaneval_passes_and_no_empty_one(
+    protocol: Protocol, humaneval: list[Problem]
+) -> None:
+    assert len(humaneval) == 164
+    assert surprises(protocol, humaneval) == []
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [pytest.param(one, marks=[pytest.mark.thorough] * (one.name != "chat-v2"), id=one.name) for one in OF_MBPP],
+)
+def test_every_canonical_answer_of_mbpp_passes_and_no_empty_one(protocol: Protocol, mbpp: list[Problem]) -> None:
+    assert len(mbpp) == 974
+    failing = UPSTREAM.get(protocol.name, set())
+    assert {task for task, _ in surprises(protocol, mbpp)} == failing
 
 
 def test_basics_holds_enough_problems_of_the_schema() -> None:

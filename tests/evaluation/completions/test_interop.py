@@ -94,6 +94,44 @@ def test_evalplus_ids_and_completions_are_understood(tmp_path: Path) -> None:
     assert made.completion.strip("\n") == "    return 0"
 
 
+ALONE = "def area(r):\n    return pi * r * r\n"
+WITH_IMPORT = f"from math import pi\n\n{ALONE}"
+
+
+@pytest.mark.parametrize(
+    "name, solution, fits",
+    [
+        # The prompt imports pi: in front of a whole program it would supply what that one lacks.
+        ("completion-v1", ALONE, False),
+        ("chat-v2", ALONE, False),
+        ("bigcode-v1", ALONE, False),
+        ("evalplus-base-v1", ALONE, False),
+        ("evalplus-chat-v1", ALONE, True),
+        ("completion-v1", WITH_IMPORT, True),
+        ("chat-v2", WITH_IMPORT, True),
+        ("evalplus-base-v1", WITH_IMPORT, True),
+        ("completion-v1", "def area(r):\n    return 3.14 * r * r\n", True),
+        # evalplus's sanitiser would take the end away, at which the program fails.
+        ("evalplus-chat-v1", WITH_IMPORT + "assert area(1) == 4\n", False),
+        # To the first chat protocol the block ends in the docstring.
+        ("chat-v1", 'def area(r):\n  """\n  ```\n  """\n  return 3 * r * r\n', False),
+        ("chat-v2", 'def area(r):\n  """\n  ```\n  """\n  return 3 * r * r\n', True),
+    ],
+)
+def test_what_a_protocol_would_run_otherwise_is_refused(name: str, solution: str, fits: bool, tmp_path: Path) -> None:
+    path, protocol = tmp_path / "samples.jsonl", find_protocol(name, "humaneval")
+    path.write_text(json.dumps({"task_id": "HumanEval/3", "solution": solution}), "utf-8")
+    if not fits:
+        with pytest.raises(UserError, match=f"samples.jsonl:1: {name} would run another program.*twice score"):
+            import_completions(path, [HUMANEVAL], protocol, 1)
+        return
+    (made,) = import_completions(path, [HUMANEVAL], protocol, 1)
+    program = protocol.program(HUMANEVAL, made.completion)
+    assert program is not None
+    ends = "NameError" if solution == ALONE else "passed"
+    assert outcome(program.candidate, program.tests) == outcome(solution, program.tests) == ends
+
+
 BAD = {
     "not valid JSON": "{",
     "must be a JSON object": "[]",

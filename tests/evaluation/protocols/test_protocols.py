@@ -13,7 +13,7 @@ from evaluation.protocols.evalplus_sanitize import sanitise
 from evaluation.protocols.extraction import extract
 from evaluation.protocols.harnesses import HARNESSES
 from evaluation.protocols.own import OWN
-from evaluation.protocols.protocol import Protocol, entry_point, first_test, full_suite
+from evaluation.protocols.protocol import Protocol, entry_point, first_test, full_suite, isolated_suite
 from evaluation.protocols.registry import PROTOCOLS, find_protocol
 from specs.common.errors import UserError
 from specs.common.files import digest_json
@@ -95,6 +95,7 @@ def test_the_first_versions_are_those_that_were_published() -> None:
 
 
 def test_the_protocols_of_harnesses_do_not_change_either() -> None:
+    """Their tests alone did: where a prompt holds helpers, evalplus's protocols take them from the problem."""
     rendered = []
     for protocol in HARNESSES:
         problem = PROBLEMS[protocol.schema]
@@ -108,9 +109,34 @@ def test_the_protocols_of_harnesses_do_not_change_either() -> None:
                 protocol.ask(problem, [problem] * len(protocol.few_shot)),
                 protocol.prefill,
             ]
-            + [program and [program.candidate, program.tests] for program in programs]
+            + [program and [program.candidate, suite(protocol, problem)] for program in programs]
         )
     assert digest_json(rendered) == "1ebff2c592846875729e12ba7b521c1c087c53aa45dcfcc4bfe0ff5c27792866"
+
+
+def suite(protocol: Protocol, problem: Problem) -> str:
+    tests = protocol.suite or full_suite
+    return full_suite(problem) if tests is isolated_suite else tests(problem)
+
+
+def test_tests_that_need_a_helper_of_the_prompt_get_it_from_the_problem() -> None:
+    """HumanEval/38, /50 and /32: evalplus's sanitiser drops a helper that only the tests call."""
+    problem = replace(HUMANEVAL, tests="def check(candidate):\n    assert candidate(helper()) > 3\n")
+    protocol = find_protocol("evalplus-base-v1", "humaneval")
+    answer = "    return pi * r\n\ndef helper():\n    return 'not the helper'\n"
+    program = protocol.program(problem, answer)
+    assert program is not None and "def helper" not in program.candidate
+    namespace: dict[str, object] = {}
+    exec(program.candidate + program.tests, namespace)
+    # Its own helper of that name stays the candidate's.
+    chat = find_protocol("evalplus-chat-v1", "humaneval")
+    keeps = chat.program(problem, "def area(r):\n    return 3 * helper(r)\n\ndef helper(x):\n    return 2 * x\n")
+    assert keeps is not None and "return 2 * x" in keeps.candidate
+    exec(keeps.candidate + keeps.tests, namespace)
+    wrong = protocol.program(problem, "    return 0\n")
+    assert wrong is not None
+    with pytest.raises(AssertionError):
+        exec(wrong.candidate + wrong.tests, {})
 
 
 # What the harnesses themselves render, from their code at the commits that `conventions` names.
