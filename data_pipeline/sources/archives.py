@@ -143,18 +143,29 @@ def _tar(path: Path, limits: Ingest, refuse: Refuse) -> Iterator[Member]:
 
 
 def _tar_entries(stream: "Bounded") -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    stream.seek(0)
-    # The stubs of tarfile ask for a `write` that reading never calls.
-    with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive:  # type: ignore[call-overload]
-        while (info := archive.next()) is not None:
-            yield info, archive
-            # tarfile remembers every header: a large archive would fill the memory.
-            archive.members.clear()
-        # tarfile takes a damaged header in the middle, or a missing end, for the end of the archive.
-        stream.seek(archive.offset)
-        if stream.read(tarfile.BLOCKSIZE) not in (bytes(tarfile.BLOCKSIZE), b""):
-            raise tarfile.ReadError(f"no header at byte {archive.offset}")
-        _drain(stream)
+    start: int | None = 0
+    # Several archives one after the other, as `cat` makes them, are read like one.
+    while start is not None:
+        stream.seek(start)
+        # The stubs of tarfile ask for a `write` that reading never calls.
+        with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive:  # type: ignore[call-overload]
+            while (info := archive.next()) is not None:
+                yield info, archive
+                # tarfile remembers every header: a large archive would fill the memory.
+                archive.members.clear()
+            # tarfile takes a damaged header in the middle, or a missing end, for the end of the archive.
+            stream.seek(archive.offset)
+            if stream.read(tarfile.BLOCKSIZE) not in (bytes(tarfile.BLOCKSIZE), b""):
+                raise tarfile.ReadError(f"no header at byte {archive.offset}")
+        start = _next_archive(stream)
+
+
+def _next_archive(stream: "Bounded") -> int | None:
+    """Where the zeros at the end of a tar end, and another one begins; none at the end of the file."""
+    while chunk := stream.read(_CHUNK):
+        if rest := chunk.lstrip(b"\0"):
+            return (stream.tell() - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+    return None
 
 
 def _tar_trouble(info: tarfile.TarInfo) -> str | None:

@@ -11,6 +11,7 @@ from data_pipeline.documents.documents import Document, document_id, render_conv
 from data_pipeline.documents.languages import language_of
 from data_pipeline.sources.archives import Member, members
 from data_pipeline.sources.debugging_tasks import debugging_tasks
+from data_pipeline.sources.decoding import clean, decoded
 from data_pipeline.sources.docstring_pairs import Pair, docstring_pairs
 from data_pipeline.sources.globs import matches
 from data_pipeline.sources.governing_licences import GoverningLicences, Statement, is_licence_file, statement_of
@@ -76,7 +77,7 @@ class SourceReader:
         data = member.read(self._limits.max_document_bytes)
         if data is None:
             return member
-        self.licences.add_file(member.path, data.decode("utf-8-sig", "replace").replace("\r\n", "\n"))
+        self.licences.add_file(member.path, clean(data.decode("utf-8", "replace")))
         return dataclasses.replace(member, stream=io.BytesIO(data))
 
     def _wait(self, member: Member, waiting: dict[str, list[BlobReference]]) -> None:
@@ -141,15 +142,14 @@ class SourceReader:
         if data is None:
             self._refuse("larger than max_document_bytes", member.path, member.size)
             return None
-        try:
-            text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-            trouble = self._trouble(language_of(member.path), text)
-        except UnicodeDecodeError:
-            trouble = "binary" if b"\0" in data else "not UTF-8"
-        if trouble:
+        text = decoded(data, member.path)
+        if text is None:
+            self._refuse("binary" if b"\0" in data else "not UTF-8", member.path, member.size)
+        elif trouble := self._trouble(language_of(member.path), text):
             self._refuse(trouble, member.path, member.size)
-            return None
-        return text
+        else:
+            return text
+        return None
 
     def _trouble(self, language: str, text: str) -> str:
         """Why this text cannot be a document, or nothing."""
@@ -163,7 +163,10 @@ class SourceReader:
         if _SURROGATE.search(text):
             return "not UTF-8"
         # Of a row the text may be longer than the row was, where escapes or compression were undone.
-        return "larger than max_document_bytes" if len(text) > self._limits.max_document_bytes else ""
+        limit = self._limits.max_document_bytes
+        # A character has four bytes at most.
+        too_large = len(text) > limit or (4 * len(text) > limit and len(text.encode()) > limit)
+        return "larger than max_document_bytes" if too_large else ""
 
     def _row(self, path: str, content: RowContent) -> Document:
         statement = None if content.language == "conversation" else statement_of(content.text)

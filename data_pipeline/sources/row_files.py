@@ -1,5 +1,6 @@
 """Rows of data files, whatever holds them: JSON Lines, a JSON array, Parquet; plain or compressed (.gz, .zst)."""
 
+import codecs
 import gzip
 import io
 import json
@@ -37,6 +38,9 @@ def rows(member: Member, limits: Ingest, columns: Sequence[str]) -> Iterator[tup
         return
     member = _unpacked(member, limits.max_archive_bytes)
     head = member.chunk(_HEAD)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{member.archive}: {member.path} is in UTF-16; convert it to UTF-8 and pin that")
+    head = head.removeprefix(codecs.BOM_UTF8)
     if head.lstrip().startswith(b"["):
         yield from _array(head, member, limits.max_document_bytes)
         return
@@ -61,7 +65,10 @@ def _unpacked(member: Member, max_bytes: int) -> Member:
 
 def _object(line: bytes) -> Row | str:
     try:
-        record = json.loads(line)
+        # Decoded here: of bytes json guesses an encoding, for each line anew.
+        record = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return "not UTF-8"
     except (ValueError, RecursionError):
         return "not a JSON object"
     return record if isinstance(record, dict) else "not a JSON object"

@@ -8,6 +8,7 @@ from typing import Any
 from data_pipeline.documents.documents import ROLES, Message, render_conversation
 from data_pipeline.documents.languages import language_of
 from data_pipeline.documents.licences import joined
+from data_pipeline.sources.decoding import clean
 from data_pipeline.sources.row_files import Row
 
 
@@ -55,10 +56,10 @@ def conversation(row: Row) -> RowContent | str:
     ShareGPT's: `conversations` of `from` and `value`; a `system` beside them comes first. Then user and assistant take
     turns, and the assistant has the last word.
     """
-    turns = next((row[key] for key in ("messages", "conversations", "conversation") if row.get(key) is not None), None)
+    turns = _first(row, "messages", "conversations", "conversation")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return "no list of messages"
-    pairs = [(_SPEAKERS.get(str(turn.get("role", turn.get("from")))), _said(turn)) for turn in turns]
+    pairs = [(_SPEAKERS.get(str(_first(turn, "role", "from"))), _said(turn)) for turn in turns]
     if isinstance(system := row.get("system"), str) and system.strip():
         pairs.insert(0, ("system", system))
     return _rendered(pairs)
@@ -69,12 +70,12 @@ def instruction(row: Row) -> RowContent | str:
 
     Alpaca's layout: `instruction`, `input` (may be empty), `output`. Dolly's: `instruction`, `context`, `response`.
     """
-    request, answer = row.get("instruction"), row.get("output", row.get("response"))
-    context = row.get("input", row.get("context")) or ""
+    request, answer = row.get("instruction"), _first(row, "output", "response")
+    context = _first(row, "input", "context") or ""
     if not isinstance(request, str) or not isinstance(answer, str) or not isinstance(context, str):
         return "no `instruction` and `output` or `response`"
-    question = f"{request.strip()}\n\n{context.strip()}" if context.strip() else request.strip()
-    return _rendered([("user", question), ("assistant", answer.strip())])
+    question = "\n\n".join(filter(None, (trimmed(request), trimmed(context))))
+    return _rendered([("user", question), ("assistant", trimmed(answer))])
 
 
 def plain(row: Row) -> RowContent | str:
@@ -83,15 +84,13 @@ def plain(row: Row) -> RowContent | str:
     The language comes from the file name that the row states, else from `lang`, `language` or `programming_language`;
     without either the text is prose. The licence comes from the row where it states one: all of several must be met.
     """
-    text = row.get("text", row.get("content"))
-    if text is None:
-        text = row.get("content")
+    text = _first(row, "text", "content")
     if not isinstance(text, str):
         return "no text under `text` or `content`"
     meta = row.get("meta")
     within: Row = meta if isinstance(meta, dict) else {}
     names = (row.get("path"), row.get("max_stars_repo_path"), within.get("file_name"), within.get("path"))
-    return RowContent(language_from(names, row), text, licence_of(row), *repository_and_file(row, within, names))
+    return RowContent(language_from(names, row), clean(text), licence_of(row), *repository_and_file(row, within, names))
 
 
 def function(row: Row) -> RowContent | str:
@@ -99,11 +98,11 @@ def function(row: Row) -> RowContent | str:
 
     The published files call it `original_string`, the copy on the Hugging Face hub `whole_func_string`.
     """
-    language, text = row.get("language"), row.get("original_string", row.get("whole_func_string"))
+    language, text = row.get("language"), _first(row, "original_string", "whole_func_string")
     if not isinstance(language, str) or not isinstance(text, str):
         return "no `original_string` and `language`"
     names = (row.get("path"), row.get("func_path_in_repository"))
-    return RowContent(language, text, None, *repository_and_file(row, {}, names))
+    return RowContent(language, clean(text), None, *repository_and_file(row, {}, names))
 
 
 READERS: dict[str, Callable[[Row], RowContent | str]] = {
@@ -115,8 +114,20 @@ READERS: dict[str, Callable[[Row], RowContent | str]] = {
 """How one row becomes a document, by the format of the source."""
 
 
+def trimmed(text: str) -> str:
+    """A text without blank lines around it. The first line of code keeps its indentation."""
+    return re.sub(r"\A(?:[^\S\n]*\n)+", "", clean(text)).rstrip()
+
+
+def _first(row: Row, *names: str) -> Any:
+    """Of several columns for one thing the first that is filled; else the first that is there at all."""
+    values = [row[name] for name in names if row.get(name) is not None]
+    filled = (value for value in values if (value.strip() if isinstance(value, str) else value))
+    return next(filled, values[0] if values else None)
+
+
 def _rendered(pairs: list[tuple[str | None, str | None]]) -> RowContent | str:
-    turns = [Message(role, content) for role, content in pairs if role is not None and content is not None]
+    turns = [Message(role, clean(content)) for role, content in pairs if role is not None and content is not None]
     if len(turns) != len(pairs):
         return "message without a known role and text"
     if not re.fullmatch(r"(system )?(user assistant )+", "".join(f"{turn.role} " for turn in turns)):
@@ -127,7 +138,7 @@ def _rendered(pairs: list[tuple[str | None, str | None]]) -> RowContent | str:
 
 
 def _said(turn: Row) -> str | None:
-    content: Any = turn.get("content", turn.get("value"))
+    content: Any = _first(turn, "content", "value")
     if not isinstance(content, list):
         return content if isinstance(content, str) else None
     parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.sources.archives import Member, members
+from data_pipeline.sources.decoding import clean
 from data_pipeline.sources.row_files import ENDINGS, Row, rows
 from data_pipeline.sources.row_layouts import RowContent, language_from, licence_of, repository_and_file
 from specs.schema.data import Ingest
@@ -127,12 +128,14 @@ def _rows(member: Member, limits: Ingest, refuse: Refuse) -> Iterator[tuple[str,
         blob, content = (row.get("blob_id"), row.get("content")) if isinstance(row, dict) else (None, None)
         if not isinstance(blob, str) or not isinstance(content, str | bytes):
             refuse(row if isinstance(row, str) else "no `blob_id` and `content`", f"contents/{member.path}#{number}")
-        elif len(content) > limits.max_document_bytes:
+        elif (
+            len(content if isinstance(content, bytes) else content.encode(errors="replace")) > limits.max_document_bytes
+        ):
             yield blob, _TOO_LARGE
         else:
             yield (
                 blob,
-                _unpacked(content, limits.max_document_bytes) if isinstance(content, bytes) else _Text(_plain(content)),
+                _unpacked(content, limits.max_document_bytes) if isinstance(content, bytes) else _Text(clean(content)),
             )
 
 
@@ -152,11 +155,7 @@ def _decoded(content: bytes, blob: str, encoding: str) -> str | _Trouble:
         return _Trouble("contents are not those of the blob")
     try:
         codec = codecs.lookup(encoding).name
-        text = content.decode("utf-8-sig" if codec == "utf-8" else codec)
+        text = content.decode(codec)
     except (LookupError, UnicodeError):
         return _Trouble("contents are not in their src_encoding")
-    return _plain(text)
-
-
-def _plain(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return clean(text)

@@ -198,3 +198,25 @@ def test_what_is_redacted_is_counted_and_has_its_own_id() -> None:
     counts = ledger.as_json()
     assert counts["facts"] == {"redacted": {"documents": 2, "secrets": 0, "emails": 2, "addresses": 1}}
     assert counts["bytes_out"] == code.size + talk.size
+
+
+@pytest.mark.parametrize("part", ["<!-", "<!--x", "<a ", "<![", "</", "<script>", "<", "&#", "<a b='", "<style "])
+def test_marks_that_are_never_closed_do_not_send_the_parser_over_the_page_again_and_again(part: str) -> None:
+    # 48 kB of some of them took 19 seconds once; a megabyte would take hours and end at the limit of time of all tests.
+    page = "<p>" + "words for people to read " * 20 + "</p>" + part * (1_000_000 // len(part))
+    assert quality.visible_text(page).startswith("words for people")
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("<p>Hello <b>there</b></p>", "Hello there"),
+        ("<script>var x = '<p>no</p>';</script>yes", "yes"),
+        ("<STYLE>p {}</style >yes<!-- no > no -->&amp;", "yes&"),
+        ("a < b and c > d", "a < b and c > d"),
+        ("<!DOCTYPE html><html lang=en>x", "x"),
+        ("x<script>never closed", "x"),
+    ],
+)
+def test_what_a_page_shows(page: str, shown: str) -> None:
+    assert quality.visible_text(page) == shown

@@ -173,3 +173,28 @@ def test_lines_are_bounded(tmp_path: Path) -> None:
     found.close()
     with pytest.raises(UserError, match="no such file"):
         read(tmp_path / "absent.tar.gz")
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_archives_one_after_the_other_are_read_like_one(tmp_path: Path, ending: str) -> None:
+    mode = "w:gz" if ending == ".tar.gz" else "w"
+    one = tar(tmp_path / f"one{ending}", {"a.py": b"a"}, mode=mode).read_bytes()
+    two = tar(tmp_path / f"two{ending}", {"b.py": b"b", "c.py": b"c" * 20_000}, mode=mode).read_bytes()
+    both = tmp_path / f"both{ending}"
+    both.write_bytes(one + two + one)
+    members, refused = read(both)
+    assert {name.rsplit("/", 1)[-1] for name in members} == {"a.py", "b.py", "c.py"}
+    assert [reason for reason, _ in refused] == ["path occurs twice"]
+    if ending == ".tar":
+        # Zeros between them, of any number, and what is no archive behind them.
+        both.write_bytes(one + bytes(3 * 512) + two)
+        assert len(read(both)[0]) == 3
+        both.write_bytes(one + b"not a header" * 60)
+        with pytest.raises(UserError, match="damaged"):
+            read(both)
+        both.write_bytes(one + two[:300])
+        with pytest.raises(UserError, match="damaged"):
+            read(both)
+    with pytest.raises(UserError, match="max_members"):
+        both.write_bytes(one + two)
+        read(both, max_members=2)

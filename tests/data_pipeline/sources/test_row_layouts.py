@@ -93,3 +93,25 @@ def test_functions_of_codesearchnet() -> None:
     assert function({"language": "go", "original_string": "func", "code": "c"}) == RowContent("go", "func")
     assert function({"language": "go", "whole_func_string": "func"}) == RowContent("go", "func")
     assert function({"language": "go"}) == "no `original_string` and `language`"
+
+
+def test_an_empty_column_does_not_hide_a_filled_one() -> None:
+    row = {"instruction": "Sum up.", "input": "", "context": "The text.", "output": " ", "response": "Short."}
+    assert turns_of(instruction(row)) == [("user", "Sum up.\n\nThe text."), ("assistant", "Short.")]
+    assert turns_of(instruction(row | {"input": None, "output": None}))[0] == ("user", "Sum up.\n\nThe text.")
+    assert isinstance(plain({"text": "", "content": "x"}), RowContent)
+    assert plain({"text": "", "content": "x"}).text == "x"  # type: ignore[union-attr]
+    assert plain({"text": None, "content": "x"}).text == "x"  # type: ignore[union-attr]
+    assert function({"language": "go", "original_string": "", "whole_func_string": "f"}).text == "f"  # type: ignore[union-attr]
+    turns = [{"from": "human", "value": "Hello."}, {"role": "", "from": "gpt", "content": "", "value": "Hi."}]
+    assert turns_of(conversation({"messages": [], "conversations": turns})) == [
+        ("user", "Hello."),
+        ("assistant", "Hi."),
+    ]
+    assert plain({"text": ""}) == RowContent("text", "")
+
+
+def test_the_first_line_of_code_keeps_its_indentation() -> None:
+    code = "    def total(self):\n        return sum(self)\n"
+    row = {"instruction": "\n  Complete:\n", "input": f"\n \n{code}", "output": f"\n\t\n{code}\n\n"}
+    assert turns_of(instruction(row)) == [("user", f"  Complete:\n\n{code.rstrip()}"), ("assistant", code.rstrip())]
