@@ -90,7 +90,7 @@ def instructions(side: Side, case: str, inputs: Inputs) -> int:
             tool = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={out}", "--"]
             command = [*tool, *side.command(case, inputs.folder, "--rounds", str(rounds))]
             done = subprocess.run(
-                command, env=side.environment, cwd=side.code, capture_output=True, text=True, check=False
+                command, env=side.environment, cwd=side.code, capture_output=True, encoding="utf-8", check=False
             )
             totals.append(total_of(out.read_text("utf-8")) if done.returncode == 0 and out.exists() else None)
             if totals[-1] is None:

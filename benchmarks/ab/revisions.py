@@ -63,7 +63,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
-            text=True,
+            encoding="utf-8",
             bufsize=1,
         )
 
@@ -134,6 +134,6 @@ def workloads_of(root: Path) -> Iterator[Path]:
 
 
 def _git(*arguments: str) -> None:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         raise UserError(f"git {arguments[0]} {arguments[1]}: {' '.join(done.stderr.split())}")

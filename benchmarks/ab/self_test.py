@@ -89,7 +89,9 @@ def planted(names: list[str]) -> Iterator[str]:
         identity = ["-c", "user.name=trial", "-c", "user.email=trial@localhost"]
         options = ["--quiet", "--allow-empty", "--no-verify", "-m", "A trial of the A/B run"]
         subprocess.run(["git", *identity, "commit", "-a", *options], cwd=folder, check=True)
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, check=True, capture_output=True, text=True)
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, check=True, capture_output=True, encoding="utf-8"
+        )
         yield found.stdout.strip()
 
 

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="Run so many rounds at once and say nothing.")
     given = parser.parse_args()
     # Whatever the workload prints must not come between the lines of the dialogue.
-    speech = os.fdopen(os.dup(1), "w", buffering=1)
+    speech = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     adopt_orphans()
     with contextlib.ExitStack() as stack:

@@ -97,7 +97,7 @@ def _measured(name: str) -> dict[str, Any]:
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     found = heard(done.stdout)

@@ -84,7 +84,9 @@ def streaming(tokens: Tokens, batches: Sequence[npt.NDArray[np.int64]], folder: 
     command = [str(python_of("streaming")), "-m", "benchmarks.peers.streaming", str(place)]
     with (
         (place / "log").open("w+", encoding="utf-8") as log,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, encoding="utf-8"
+        ) as process,
     ):
         assert process.stdin and process.stdout
 

@@ -43,7 +43,9 @@ class Fixed:
             "PYTHONPATH": str(self.root),
             "PATH": f"{Path(self.dvc).parent}:{os.environ['PATH']}",
         }
-        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, encoding="utf-8", check=False
+        )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command[:2])}: {(done.stderr or done.stdout).strip()[-500:]}")
         return done.stdout

@@ -49,9 +49,9 @@ class Origin:
                 return self._local(path, advance)
             case LocalFolder(path=path):
                 return reproducible_tar.folder_chunks(self._root / path, advance)
-            case GitCommit(repository=repository, commit=commit) as locator:
+            case GitCommit(repository=repository, commit=commit):
                 address = repository if repository.startswith("https://") else str(self._root / repository)
-                return reproducible_tar.commit_chunks(address, commit, locator.name, advance)
+                return reproducible_tar.commit_chunks(address, commit, advance)
             case HttpsFile(url=url):
                 return self._download(url, advance)
             case HubFile(dataset=dataset, revision=revision, path=path):

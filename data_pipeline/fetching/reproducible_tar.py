@@ -1,7 +1,8 @@
 """Folders and git commits as one tar file whose bytes depend on names and contents alone: so that they can be pinned.
 
-Owners, times and modes are left out. What is no plain file becomes an entry that ingest refuses by its kind: a symbolic
-link, a submodule (as a link that names its commit), a device.
+Owners, times and modes are left out, and so is the name of the folder or the repository: a copy elsewhere has the same
+pin. What is no plain file becomes an entry that ingest refuses by its kind: a symbolic link, a submodule (as a link
+that names its commit), a device.
 """
 
 import os
@@ -17,6 +18,8 @@ from typing import IO
 Advance = Callable[[int], None]
 
 _CHUNK = 1 << 20
+_TOP = "files"
+"""The folder around everything, as archives of sources have one."""
 _MODES = {"120000": "link", "160000": "submodule"}
 
 
@@ -41,10 +44,10 @@ def folder_chunks(folder: Path, advance: Advance) -> Iterator[bytes]:
     """
     if not folder.is_dir():
         raise UnreadableError(f"there is no folder {folder.name} at its place below the project root")
-    return _tar(folder.name, _folder_entries(folder), advance)
+    return _tar(_folder_entries(folder), advance)
 
 
-def commit_chunks(repository: str, commit: str, name: str, advance: Advance) -> Iterator[bytes]:
+def commit_chunks(repository: str, commit: str, advance: Advance) -> Iterator[bytes]:
     """The files of a commit as the bytes of one tar, in the order of their paths.
 
     `repository` is what `git fetch` takes: an address, or the path of a clone or a bundle. Contents are those that git
@@ -67,19 +70,24 @@ def commit_chunks(repository: str, commit: str, name: str, advance: Advance) -> 
             _git(scratch, "cat-file", "-e", f"{commit}^{{commit}}")
         except UnreadableError as error:
             raise UnreadableError(f"the repository has no commit {commit}") from error
-        yield from _tar(f"{name}-{commit[:12]}", _commit_entries(scratch, commit), advance)
+        yield from _tar(_commit_entries(scratch, commit), advance)
 
 
 def _folder_entries(folder: Path) -> Iterator[_Entry]:
     paths = [Path(parent) / name for parent, folders, names in os.walk(folder) for name in (*names, *folders)]
     for path in sorted(paths, key=lambda path: os.fsencode(path.relative_to(folder))):
-        name, info = path.relative_to(folder).as_posix(), path.lstat()
+        name, info = _text(os.fsencode(path.relative_to(folder))), path.lstat()
         if stat.S_ISLNK(info.st_mode):
-            yield _Entry(name, "link", target=os.fspath(path.readlink()))
+            yield _Entry(name, "link", target=_text(os.fsencode(path.readlink())))
         elif stat.S_ISREG(info.st_mode):
             yield _Entry(name, "file", info.st_size, _read(path))
         elif not stat.S_ISDIR(info.st_mode):
             yield _Entry(name, "other")
+
+
+def _text(name: bytes) -> str:
+    # Not by the locale, as os.fsdecode does: a header says how its name is encoded, so the bytes would differ.
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _read(path: Path) -> Iterator[bytes]:
@@ -100,7 +108,7 @@ def _commit_entries(repository: str, commit: str) -> Iterator[_Entry]:
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         for path, kind, identity in sorted(entries):
-            name = os.fsdecode(path)
+            name = _text(path)
             if kind == "submodule":
                 yield _Entry(name, "submodule", target=f"submodule {identity}")
                 continue
@@ -111,7 +119,7 @@ def _commit_entries(repository: str, commit: str) -> Iterator[_Entry]:
                 raise UnreadableError(f"the repository lacks the contents of {name}")
             size = int(header[2])
             if kind == "link":
-                yield _Entry(name, "link", target=os.fsdecode(process.stdout.read(size)))
+                yield _Entry(name, "link", target=_text(process.stdout.read(size)))
             else:
                 yield _Entry(name, "file", size, _piped(process.stdout, size))
             process.stdout.read(1)
@@ -123,9 +131,9 @@ def _piped(stream: IO[bytes], size: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _tar(top: str, entries: Iterable[_Entry], advance: Advance) -> Iterator[bytes]:
+def _tar(entries: Iterable[_Entry], advance: Advance) -> Iterator[bytes]:
     for entry in entries:
-        info = tarfile.TarInfo(f"{top}/{entry.path}")
+        info = tarfile.TarInfo(f"{_TOP}/{entry.path}")
         if entry.kind == "file":
             info.size = entry.size
         elif entry.kind == "other":

@@ -33,7 +33,7 @@ _INSIDE = ("confinement", "value_codec", "object_proxy", "server")
 
 def server(control: int, plan: Mapping[str, object]) -> list[str]:
     """The command that serves programs on the descriptor `control` as a plan says (`confinement.Plan`)."""
-    texts = [(f"evaluation.sandbox.{name}", _LAUNCH.with_name(f"{name}.py").read_text()) for name in _INSIDE]
+    texts = [(f"evaluation.sandbox.{name}", _LAUNCH.with_name(f"{name}.py").read_text("utf-8")) for name in _INSIDE]
     # -I would ignore PYTHONHASHSEED.
     python = [os.path.realpath(sys.executable), "-s", "-S", "-P", "-X", "utf8"]
     return [*python, "-c", _BOOT, json.dumps(texts), str(control), json.dumps(plan)]

@@ -76,7 +76,7 @@ def ask(*command: str) -> str:
     if shutil.which(command[0]) is None:
         raise UserError(f"{command[0]} is not on the PATH: start this where the cluster's commands are, or --render")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_TO_ANSWER)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=SECONDS_TO_ANSWER)
     except subprocess.TimeoutExpired as error:
         raise SilentError(f"{' '.join(command[:2])} did not answer in {SECONDS_TO_ANSWER} seconds") from error
     if done.returncode:

@@ -51,7 +51,9 @@ class Telemetry:
         if first == 0:
             for old in self.folder.glob("events.out.tfevents.*"):
                 old.unlink()
-        self._file = self._stack.enter_context((self.folder / "telemetry.jsonl").open("a" if first else "w"))
+        self._file = self._stack.enter_context(
+            (self.folder / "telemetry.jsonl").open("a" if first else "w", encoding="utf-8")
+        )
         self._board = SummaryWriter(str(self.folder), purge_step=first + 1 if first else None)
         self._stack.callback(self._board.close)
         self._progress = self._stack.enter_context(Progress(self.label, self.steps, "steps"))

@@ -1,5 +1,8 @@
+import hashlib
 import os
+import shutil
 import subprocess
+import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -56,13 +59,13 @@ def unpack(data: bytes, path: Path) -> tuple[dict[str, bytes | None], list[tuple
 
 
 def test_a_folder_is_the_same_bytes_whatever_its_times_and_modes(tmp_path: Path) -> None:
-    one, two = fill(tmp_path / "one" / "notes"), fill(tmp_path / "two" / "notes")
+    one, two = fill(tmp_path / "one" / "notes"), fill(tmp_path / "two" / "other-name")
     os.utime(two / "a.py", (1, 1))
     (two / "a.py").chmod(0o755)
     (two / "docs" / "nothing").mkdir()
     first, second = (b"".join(folder_chunks(folder, quiet)) for folder in (one, two))
     assert first == second
-    assert unpack(first, tmp_path / "notes.tar") == (FILES, [("link", "notes/link")])
+    assert unpack(first, tmp_path / "notes.tar") == (FILES, [("link", "files/link")])
     (two / "a.py").write_bytes(b"a = 2\n")
     assert b"".join(folder_chunks(two, quiet)) != first
 
@@ -72,14 +75,18 @@ def test_a_commit_is_what_git_stores_however_it_is_had(repository: Path, tmp_pat
     git(repository, "bundle", "create", "--quiet", str(tmp_path / "tool.bundle"), "HEAD", "--all")
     for commit, text in ((first, b"a = 1\n"), (head, b"changed\n")):
         counted: list[int] = []
-        clone = b"".join(commit_chunks(str(repository), commit, "tool", counted.append))
-        assert clone == b"".join(commit_chunks(str(tmp_path / "tool.bundle"), commit, "tool", quiet))
+        clone = b"".join(commit_chunks(str(repository), commit, counted.append))
+        assert clone == b"".join(commit_chunks(str(tmp_path / "tool.bundle"), commit, quiet))
+        # Neither the name of the clone nor where it lies is part of it.
+        elsewhere = tmp_path / "else" / commit[:4]
+        shutil.copytree(repository, elsewhere, symlinks=True)
+        assert clone == b"".join(commit_chunks(str(elsewhere), commit, quiet))
         found, refused = unpack(clone, tmp_path / "tool.tar")
         # The blob of B.txt is what `git add` made of it; nothing on the way out changes it.
         blob = git(repository, "cat-file", "-p", f"{commit}:B.txt").encode() + b"\n"
         assert found.pop(".gitattributes")
         assert found == FILES | {"a.py": text, "B.txt": blob}
-        assert refused == [("link", f"tool-{commit[:12]}/link"), ("link", f"tool-{commit[:12]}/vendored")]
+        assert refused == [("link", "files/link"), ("link", "files/vendored")]
         assert (
             sum(counted)
             == sum(map(len, (text, blob, FILES["docs/ü.md"]))) + (repository / ".gitattributes").stat().st_size
@@ -88,10 +95,10 @@ def test_a_commit_is_what_git_stores_however_it_is_had(repository: Path, tmp_pat
 
 def test_what_cannot_be_had_says_why(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match=f"no commit {'0' * 40}"):
-        list(commit_chunks(str(repository), "0" * 40, "tool", quiet))
+        list(commit_chunks(str(repository), "0" * 40, quiet))
     (tmp_path / "broken.bundle").write_bytes(b"no bundle")
     with pytest.raises(UnreadableError, match="git fetch fails: "):
-        list(commit_chunks(str(tmp_path / "broken.bundle"), "0" * 40, "tool", quiet))
+        list(commit_chunks(str(tmp_path / "broken.bundle"), "0" * 40, quiet))
     with pytest.raises(UnreadableError, match="no folder absent"):
         folder_chunks(tmp_path / "absent", quiet)
 
@@ -111,5 +118,23 @@ def test_names_that_are_not_unicode_survive(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path / "n") + b"/\xff.py")).write_bytes(b"x")
     data = b"".join(folder_chunks(tmp_path / "n", quiet))
     with tarfile.open(fileobj=BytesIO(data)) as archive:
-        assert archive.getnames() == ["n/\udcff.py"]
-    assert unpack(data, tmp_path / "n.tar") == ({}, [("path is not printable UTF-8", "n/\\udcff.py")])
+        assert archive.getnames() == ["files/\udcff.py"]
+    assert unpack(data, tmp_path / "n.tar") == ({}, [("path is not printable UTF-8", "files/\\udcff.py")])
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONUTF8": "1"}]
+)
+def test_the_bytes_do_not_depend_on_the_locale(tmp_path: Path, locale: dict[str, str]) -> None:
+    folder = fill(tmp_path / "notes")
+    (folder / "lié").symlink_to("privé")
+    code = (
+        "import sys, hashlib; from pathlib import Path;"
+        "from data_pipeline.fetching.reproducible_tar import folder_chunks;"
+        "print(hashlib.sha256(b''.join(folder_chunks(Path(sys.argv[1]), lambda n: None))).hexdigest())"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], env=environment | locale, capture_output=True, check=True
+    )
+    assert told.stdout.decode().strip() == hashlib.sha256(b"".join(folder_chunks(folder, quiet))).hexdigest()
