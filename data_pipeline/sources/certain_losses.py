@@ -2,7 +2,7 @@
 
 import difflib
 
-from data_pipeline.documents.languages import KNOWN
+from data_pipeline.documents.languages import known, named
 from data_pipeline.documents.licences import allowed
 from specs.common.errors import UserError
 from specs.schema.data import Corpus
@@ -22,13 +22,17 @@ def _languages(corpus: Corpus) -> list[str]:
     names = {f"ingest.languages.{number}": name for number, name in enumerate(corpus.ingest.languages)}
     names |= {f"filter.sizes.{number}.language": size.language for number, size in enumerate(corpus.filter.sizes)}
     return [
-        f"{where}: no language is called {name!r}; {_meant(name)}" for where, name in names.items() if name not in KNOWN
+        f"{where}: no language is called {name!r}; {_meant(name)}"
+        for where, name in names.items()
+        if name not in known()
     ]
 
 
 def _meant(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), KNOWN, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else "docs/data.md says which there are"
+    if (own := named(name)) is not None:
+        return f"it is called {own!r} here"
+    close = difflib.get_close_matches(name, sorted(known()), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else "data_pipeline/documents/languages.tsv lists all"
 
 
 def _licences(corpus: Corpus) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_pipeline.documents.documents import Document, document_id, render_conversation
-from data_pipeline.documents.languages import language_of
+from data_pipeline.documents.languages import OTHER, language_of, may_be
 from data_pipeline.sources.archives import Member, members
 from data_pipeline.sources.debugging_tasks import debugging_tasks
 from data_pipeline.sources.decoding import clean, decoded
@@ -95,12 +95,11 @@ class SourceReader:
                     waiting.setdefault(entry[0], []).append(entry[1])
 
     def _file(self, member: Member) -> Iterator[Document]:
-        language = language_of(member.path)
-        if language not in self._limits.languages:
+        if not may_be(member.path, self._limits.languages):
             # Before it is read: images and the like would be reported as binary.
-            self._refuse(f"language {language}", member.path, member.size)
+            self._refuse(f"language {language_of(member.path)}", member.path, member.size)
         elif (text := self._text(member)) is not None:
-            yield self._document(member.path, language, text, statement_of(text))
+            yield self._document(member.path, language_of(member.path, text), text, statement_of(text))
 
     def _records(self, member: Member, read: Callable[[Row], RowContent | str]) -> Iterator[Document]:
         if not member.path.endswith(ENDINGS):
@@ -144,8 +143,10 @@ class SourceReader:
             return None
         text = decoded(data, member.path)
         if text is None:
-            self._refuse("binary" if b"\0" in data else "not UTF-8", member.path, member.size)
-        elif trouble := self._trouble(language_of(member.path), text):
+            unknown = language_of(member.path) == OTHER
+            trouble = "language other" if unknown else "binary" if b"\0" in data else "not UTF-8"
+            self._refuse(trouble, member.path, member.size)
+        elif trouble := self._trouble(language_of(member.path, text), text):
             self._refuse(trouble, member.path, member.size)
         else:
             return text

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.documents.documents import ROLES, Message, render_conversation
-from data_pipeline.documents.languages import language_of
+from data_pipeline.documents.languages import language_of, named
 from data_pipeline.documents.licences import joined
 from data_pipeline.sources.decoding import clean
 from data_pipeline.sources.row_files import Row
@@ -46,7 +46,6 @@ _SPEAKERS = {
     "developer": "system",
 } | {role: role for role in ROLES}
 """Roles by the names that OpenAI and ShareGPT give them."""
-_LANGUAGE_NAMES = {"c++": "cpp", "c#": "csharp", "jupyter notebook": "notebook", "plain text": "text"}
 
 
 def conversation(row: Row) -> RowContent | str:
@@ -81,8 +80,9 @@ def instruction(row: Row) -> RowContent | str:
 def plain(row: Row) -> RowContent | str:
     """A text under `text` (The Pile) or `content` (The Stack, StarCoder, CodeParrot), or what is wrong with it.
 
-    The language comes from the file name that the row states, else from `lang`, `language` or `programming_language`;
-    without either the text is prose. The licence comes from the row where it states one: all of several must be met.
+    The language is what the row states under `lang`, `language` or `programming_language`, else that of the file name
+    that it states; without either the text is prose. The licence comes from the row where it states one: all of
+    several must be met.
     """
     text = _first(row, "text", "content")
     if not isinstance(text, str):
@@ -90,7 +90,9 @@ def plain(row: Row) -> RowContent | str:
     meta = row.get("meta")
     within: Row = meta if isinstance(meta, dict) else {}
     names = (row.get("path"), row.get("max_stars_repo_path"), within.get("file_name"), within.get("path"))
-    return RowContent(language_from(names, row), clean(text), licence_of(row), *repository_and_file(row, within, names))
+    return RowContent(
+        language_from(names, row, text), clean(text), licence_of(row), *repository_and_file(row, within, names)
+    )
 
 
 def function(row: Row) -> RowContent | str:
@@ -102,7 +104,7 @@ def function(row: Row) -> RowContent | str:
     if not isinstance(language, str) or not isinstance(text, str):
         return "no `original_string` and `language`"
     names = (row.get("path"), row.get("func_path_in_repository"))
-    return RowContent(language, clean(text), None, *repository_and_file(row, {}, names))
+    return RowContent(named(language) or language.lower(), clean(text), None, *repository_and_file(row, {}, names))
 
 
 READERS: dict[str, Callable[[Row], RowContent | str]] = {
@@ -145,13 +147,16 @@ def _said(turn: Row) -> str | None:
     return "".join(map(str, parts)) if None not in parts else None
 
 
-def language_from(names: Iterable[Any], row: Row) -> str:
-    """Language of a row: by the first of these file names that there is, else as it is stated, else prose."""
-    if (name := next((name for name in names if isinstance(name, str) and name), None)) is not None:
-        return language_of(name)
+def language_from(names: Iterable[Any], row: Row, text: str | None = None) -> str:
+    """Language of a row: what it states, where that is known; else by the first of these file names; else prose.
+
+    With its text a file name without ending, or a header of C, is looked into.
+    """
     stated = (row.get(key) for key in ("lang", "language", "programming_language"))
-    language = next((name.lower() for name in stated if isinstance(name, str) and name), "text")
-    return _LANGUAGE_NAMES.get(language, language)
+    if (language := next((own for name in stated if isinstance(name, str) and (own := named(name))), None)) is not None:
+        return language
+    name = next((name for name in names if isinstance(name, str) and name), None)
+    return "text" if name is None else language_of(name, text)
 
 
 def repository_and_file(row: Row, within: Row, names: Iterable[Any]) -> tuple[str, str]:

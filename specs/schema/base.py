@@ -32,6 +32,10 @@ Licence = Annotated[str, AfterValidator(_licence)]
 """An SPDX expression in SPDX's own spelling, or NOASSERTION where nothing is known."""
 
 
+Language = Annotated[str, AfterValidator(str.lower)]
+"""A language by its name in `data_pipeline/documents/languages.tsv`, case aside; `twice check` knows them all."""
+
+
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values are frozen, types are strict."""
 

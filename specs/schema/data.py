@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from specs.schema.base import Items, Licence, Name, Section, Sha256, SomeItems, require_unique
+from specs.schema.base import Items, Language, Licence, Name, Section, Sha256, SomeItems, require_unique
 from specs.schema.filters import Filter
 from specs.schema.quantities import Bytes, Characters, Count, Epochs, Fraction, Natural, Positive, Threads, Words
 from specs.schema.sources import Pinned, Source
@@ -41,7 +41,7 @@ class Ingest(Section):
     """A safety limit for archives: the number of members."""
     max_document_bytes: Bytes = 1_048_576
     """Longer documents are left out."""
-    languages: Items[str] = ("python", "restructuredtext", "markdown", "text", "conversation")
+    languages: Items[Language] = ("python", "restructuredtext", "markdown", "text", "conversation")
     """Documents of other languages are left out, with that reason."""
 
 

@@ -1,6 +1,6 @@
 """Sections of a spec that say which documents are good enough, and what gives way in those that are."""
 
-from specs.schema.base import Items, Licence, Section
+from specs.schema.base import Items, Language, Licence, Section
 from specs.schema.quantities import Bytes, Characters, Fraction, Lines, Natural, Words
 
 
@@ -42,7 +42,7 @@ class Prose(Section):
 class SizeOf(Section):
     """Limits on documents of one language."""
 
-    language: str
+    language: Language
     """Which language is limited."""
     min_chars: Natural = 0
     """Shorter documents are dropped."""

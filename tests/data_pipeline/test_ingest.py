@@ -33,6 +33,8 @@ FILES = {
     "blank.txt": b" \n\n",
     "large.txt": b"x" * 2_000,
     "tests/test_a.py": b"test = 1\n",
+    "bin/tool": b"#!/usr/bin/env python3\ntool = 1\n",
+    "bin/core": b"\x7fELF\xff\0",
 }
 
 
@@ -69,14 +71,16 @@ def run(path: Path, limits: Ingest | None = None, **values: object) -> tuple[lis
 def test_files_become_documents_and_the_rest_has_a_reason(tmp_path: Path) -> None:
     documents, drops = run(archive(tmp_path / "p-1.tar.gz", FILES), Ingest(max_document_bytes=1_000))
     assert [(each.path, each.language, each.text) for each in documents] == [
+        ("LICENSE", "text", "licence"),
         ("a.py", "python", "a = 1\nb = 2\n"),
         ("b.py", "python", "b = 1\n"),
+        ("bin/tool", "python", "#!/usr/bin/env python3\ntool = 1\n"),
         ("docs/guide.rst", "restructuredtext", "Guide\n=====\n"),
         ("tests/test_a.py", "python", "test = 1\n"),
     ]
     assert all(each.id == document_id(each.text) and each.licence == "MIT" for each in documents)
     assert drops == {
-        "language other": ["s/LICENSE", "s/logo.png"],
+        "language other": ["s/logo.png", "s/bin/core"],
         "not UTF-8": ["s/latin.py"],
         "binary": ["s/nul.txt", "s/junk.md"],
         "empty": ["s/blank.txt"],

@@ -69,7 +69,7 @@ def test_instructions_of_alpaca_and_dolly() -> None:
     ("record", "found"),
     [
         ({"text": "x", "meta": {"file_name": "a.py"}}, ("python", "x", None, "", "a.py")),
-        ({"content": "x", "max_stars_repo_path": "a/b.rs", "lang": "Python"}, ("rust", "x", None, "", "a/b.rs")),
+        ({"content": "x", "max_stars_repo_path": "a/b.rs", "lang": "Unheard-of"}, ("rust", "x", None, "", "a/b.rs")),
         (
             {"content": "x", "path": "a.go", "license": "apache-2.0", "repo_name": "o/r"},
             ("go", "x", "Apache-2.0", "o/r", "a.go"),

@@ -69,7 +69,7 @@ def row(path: str, content: bytes, **more: object) -> dict[str, Any]:
         "gha_created_at": None,
         "gha_language": None,
         "src_encoding": encoding,
-        "language": "Python",
+        "language": {".go": "Go", ".md": "Markdown"}.get(Path(path).suffix, "Python"),
         "is_vendor": False,
         "is_generated": False,
         "length_bytes": len(content),
