@@ -3,7 +3,6 @@
 The only stage that touches a network. Bytes are accepted by their sha256 alone, so it does not matter who serves them.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from threading import Lock
 
 import click
 import requests
+from urllib3.exceptions import MaxRetryError
+from urllib3.util import Retry
 
 from data_pipeline.fetching import reproducible_tar
 from data_pipeline.fetching.content_store import Mirrors, Store, WrongBytesError, copy_out, read_chunks
@@ -24,7 +25,8 @@ from specs.pipeline import stage
 from specs.schema.data import Benchmark, Corpus
 from specs.schema.sources import HubFile, Pinned
 
-ATTEMPTS = 3
+# A body that breaks off is trouble too, which urllib3 by itself would not try again: hence its rules, but our loop.
+RETRY = Retry(total=2, status_forcelist=(429, *range(500, 600)), backoff_factor=1, retry_after_max=60)
 _THREADS = 4
 
 
@@ -92,8 +94,8 @@ def _obtain(
 
 
 def _attempts(entry: PinnedFile, store: Store, origin: Origin, advance: Callable[[int], None]) -> Path:
-    pinned = entry.pinned
-    for attempt in range(1, ATTEMPTS + 1):
+    pinned, retry = entry.pinned, RETRY
+    while True:
         received = 0
 
         def count(length: int) -> None:
@@ -103,21 +105,18 @@ def _attempts(entry: PinnedFile, store: Store, origin: Origin, advance: Callable
 
         try:
             return store.add(pinned.sha256, origin.chunks(pinned, count), pinned.size)
-        except OSError as error:
-            # Exceptions of requests are OSErrors too. Trouble of this disk, or a plain refusal, will not pass.
-            if not isinstance(error, requests.RequestException):
-                raise
-            status = error.response.status_code if error.response is not None else None
-            if attempt == ATTEMPTS or (status is not None and status < 500 and status != 429):
-                reason = (
-                    f"the server answers {status}{_hint(pinned, status)}"
-                    if status
-                    else f"no connection ({type(error).__name__})"
-                )
+        except requests.RequestException as error:
+            answer, reason = error.response, f"no connection ({type(error).__name__})"
+            if answer is not None:
+                reason = f"the server answers {answer.status_code}{_hint(pinned, answer.status_code)}"
+                if not retry.is_retry("GET", answer.status_code):
+                    raise UnreachableError(reason) from error
+            try:
+                retry = retry.increment(error=error)
+            except MaxRetryError:
                 raise UnreachableError(reason) from error
             advance(-received)
-            time.sleep(2.0 ** (attempt - 1))
-    raise AssertionError("unreachable: the last attempt returns or raises")
+            retry.sleep(answer.raw if answer is not None else None)
 
 
 def write(files: Sequence[PinnedFile], stored: Sequence[Path], out: Path) -> None:

@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
     answers: dict[str, list[tuple[int, bytes, int | None]]]
     """By path: status, body, and the length it claims; the last answer is repeated."""
     asked: list[str]
+    headers: dict[str, str]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,6 +41,8 @@ class Handler(BaseHTTPRequestHandler):
         status, body, length = queue.pop(0) if len(queue) > 1 else queue[0]
         self.send_response(status)
         self.send_header("Content-Type", "text/html")
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
         self.wfile.write(body)
@@ -52,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with Server(("127.0.0.1", 0), Handler) as running:
-        running.answers, running.asked = {}, []
+        running.answers, running.asked, running.headers = {}, [], {}
         endpoint = f"http://127.0.0.1:{running.server_port}/simple/"
         monkeypatch.setattr(origin_module, "PyPISimple", functools.partial(PyPISimple, endpoint))
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
@@ -107,6 +110,21 @@ def test_passing_trouble_is_tried_again(tmp_path: Path, server: Server) -> None:
     [path] = obtain(tmp_path, at(server, "/a.tar"))
     assert path.read_bytes() == DATA
     assert len(server.asked) == 3
+
+
+def test_a_server_may_say_how_long_to_wait_but_not_for_ever(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    server.headers["Retry-After"] = "7"
+    server.answers["/a.tar"] = [(429, b"", None), (200, DATA, None)]
+    assert obtain(tmp_path, at(server, "/a.tar"))[0].read_bytes() == DATA
+    server.headers["Retry-After"] = "86400"
+    server.answers["/b.tar"] = [(503, b"", None), (200, DATA[:9], None)]
+    with pytest.raises(UserError, match="is not what the spec pins"):
+        obtain(tmp_path, at(server, "/b.tar", "b" * 64))
+    assert [wait for wait in waits if wait >= 1] == [7, 60]
 
 
 def test_lasting_trouble_is_one_line_and_leaves_nothing(tmp_path: Path, server: Server) -> None:

@@ -12,7 +12,6 @@ from data_pipeline import ingest as module
 from data_pipeline.documents import external_sort
 from data_pipeline.documents.documents import Document, document_id, read_documents
 from data_pipeline.ingest import ingest
-from data_pipeline.sources.globs import pattern
 from specs.common.errors import UserError
 from specs.common.files import tree_digests
 from specs.loading import settings
@@ -93,24 +92,6 @@ def test_globs_choose_members(tmp_path: Path) -> None:
     documents, drops = run(path, include=["**/*.py"], exclude=["tests/**", "latin.py"])
     assert [each.path for each in documents] == ["a.py", "b.py"]
     assert set(drops) == {"left out by include or exclude"}
-
-
-@pytest.mark.parametrize(
-    ("glob", "yes", "no"),
-    [
-        ("**", ["a", "a/b/c.py"], []),
-        ("*.py", ["a.py"], ["a/b.py", "a.pyx", "apy"]),
-        ("**/*.py", ["a.py", "a/b/c.py"], ["a.txt"]),
-        ("a/**", ["a/b", "a/b/c"], ["ab/c", "a"]),
-        ("**/tests/**", ["tests/x", "a/tests/b/c"], ["a/mytests/x", "tests"]),
-        ("a?[bc].md", ["a1b.md", "axc.md"], ["a/b.md", "a1d.md", "ab.md"]),
-        ("[!a]*", ["b", "ba"], ["a", "ab"]),
-        ("a.(b)+", ["a.(b)+"], ["axb"]),
-    ],
-)
-def test_globs_read_as_people_write_them(glob: str, yes: list[str], no: list[str]) -> None:
-    assert all(pattern(glob).fullmatch(path) for path in yes)
-    assert not any(pattern(glob).fullmatch(path) for path in no)
 
 
 def test_a_limit_does_not_depend_on_the_order_of_members(tmp_path: Path) -> None:
