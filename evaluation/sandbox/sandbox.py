@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from evaluation.protocols.program import Program
-from evaluation.sandbox.container import container, server, system_paths, unused_user
+from evaluation.sandbox.container import ZONES, container, server, system_paths, time_zones, unused_user
 from evaluation.sandbox.dialogue import Broken, Outcome, converse, ending, signal_name
 from evaluation.sandbox.seccomp import OWN, seccomp_filter
 from specs.common.errors import UserError
@@ -133,7 +133,8 @@ class Sandbox:
             "writable": ["/tmp", "/dev/null"] if self.tier == "T0" else ["/dev/null"],
             "user": unused_user() if self.tier == "T1" and os.geteuid() == 0 else None,
         }
-        environment = {"PYTHONHASHSEED": "0"}
+        zones = ZONES if self.tier == "T0" else str(time_zones())
+        environment = {"PYTHONHASHSEED": "0", "PYTHONTZPATH": zones}
         self._folder = tempfile.TemporaryDirectory(prefix="twice-sandbox-")
         with theirs, tempfile.TemporaryFile() as complaints:
             command = server(theirs.fileno(), plan)

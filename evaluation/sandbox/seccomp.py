@@ -9,7 +9,7 @@ calls fail with EPERM, as for a user without the right; `clone3` fails with ENOS
 import errno
 import platform
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # name:number on x86-64:number on arm64 (from the kernel's asm/unistd_64.h and asm-generic/unistd.h). Left out on
 # purpose: new processes and programs, sockets other than pairs, ptrace and other processes' memory, new namespaces and
@@ -22,7 +22,7 @@ readv:19:65 writev:20:66 access:21:- pipe:22:- select:23:- sched_yield:24:124 mr
 mincore:27:232 madvise:28:233 dup:32:23 dup2:33:- pause:34:- nanosleep:35:101 getitimer:36:102 alarm:37:-
 setitimer:38:103 getpid:39:172 sendfile:40:71 sendto:44:206 recvfrom:45:207 sendmsg:46:211 recvmsg:47:212
 shutdown:48:210 getsockname:51:204 getpeername:52:205 getsockopt:55:209 exit:60:93 wait4:61:260 uname:63:160
-flock:73:32 fsync:74:82 fdatasync:75:83 getdents:78:- getcwd:79:17 chdir:80:49 fchdir:81:50 readlink:89:- umask:95:166
+fsync:74:82 fdatasync:75:83 getdents:78:- getcwd:79:17 chdir:80:49 fchdir:81:50 readlink:89:- umask:95:166
 gettimeofday:96:169 getrlimit:97:163 getrusage:98:165 sysinfo:99:179 times:100:153 getuid:102:174 getgid:104:176
 geteuid:107:175 getegid:108:177 getppid:110:173 getpgrp:111:- getgroups:115:158 getresuid:118:148 getresgid:120:150
 getpgid:121:155 getsid:124:156 rt_sigpending:127:136 rt_sigtimedwait:128:137 rt_sigsuspend:130:133 sigaltstack:131:132
@@ -46,8 +46,8 @@ linkat:265:37 symlinkat:266:36 fchmodat:268:53 utimensat:280:88 fallocate:285:47
 """
 # What is allowed for some arguments only.
 _CONDITIONAL = """
-ioctl:16:29 socketpair:53:199 clone:56:220 kill:62:129 fcntl:72:25 prctl:157:167 tgkill:234:131 prlimit64:302:261
-clone3:435:435
+ioctl:16:29 socketpair:53:199 clone:56:220 kill:62:129 fcntl:72:25 flock:73:32 prctl:157:167 tgkill:234:131
+prlimit64:302:261 clone3:435:435
 """
 _THREAD = 0x00010000
 """CLONE_THREAD: the kernel then demands that memory and signal handlers are shared, so it is no new process."""
@@ -55,8 +55,11 @@ _NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET."""
 _TERMINAL_AND_PIPE = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """ioctl: TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Not: TIOCSTI, FIOASYNC, FIOSETOWN."""
-_SIGNALLING = (8, 10, 15)
-"""fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX would have the kernel signal another process."""
+_SIGNALLING = (8, 10, 15, 1024, 1026)
+"""fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY would have the kernel signal a process, perhaps another."""
+_LOCKS = (6, 7, 37, 38)
+"""fcntl: F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW. Like flock they say that they succeed and do nothing: a program
+is alone with its files, but /dev/null and the library are the same files in every sandbox."""
 _NAMING = (15, 16, 0x53564D41)
 """prctl: PR_SET_NAME, PR_GET_NAME, PR_SET_VMA. Not: PR_SET_PDEATHSIG, which ends the program with its server."""
 _STREAM, _TYPE = 1, 0xF
@@ -73,6 +76,8 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _LOAD, _EQUAL, _ANY_BIT, _MASK, _RETURN = 0x20, 0x15, 0x45, 0x54, 0x06
 _KILL, _ALLOW, _FAIL = 0x80000000, 0x7FFF0000, 0x00050000
 _REFUSE = _FAIL | errno.EPERM
+_DONE = _FAIL
+"""The call is not made, and says that it succeeded."""
 
 Instruction = tuple[int, int, int, int]
 
@@ -118,7 +123,9 @@ def seccomp_filter(machine: str | None = None, files: bool = True) -> bytes | No
     program += _when(call["prlimit64"], _one_of(0, [0]))
     program += _when(call["prctl"], _one_of(0, _NAMING))
     program += _when(call["ioctl"], _one_of(1, _TERMINAL_AND_PIPE))
-    program += _when(call["fcntl"], _one_of(1, _SIGNALLING, otherwise=_ALLOW, then=_REFUSE))
+    program += _when(call["flock"], [(_RETURN, 0, 0, _DONE)])
+    wishes = dict.fromkeys(_SIGNALLING, _REFUSE) | dict.fromkeys(_LOCKS, _DONE)
+    program += _when(call["fcntl"], _answers(1, wishes, otherwise=_ALLOW))
     kind = [_argument(1), (_MASK, 0, 0, _TYPE), (_EQUAL, 0, 1, _STREAM)]
     program += _when(call["socketpair"], [*kind, (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)])
     program.append((_RETURN, 0, 0, _REFUSE))
@@ -134,7 +141,12 @@ def _when(number: int, block: list[Instruction]) -> list[Instruction]:
     return [(_EQUAL, 0, len(block), number), *block]
 
 
-def _one_of(index: int, values: Sequence[int], then: int = _ALLOW, otherwise: int = _REFUSE) -> list[Instruction]:
-    """One answer where an argument is among the values, another where it is not."""
-    tests = [(_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
-    return [_argument(index), *tests, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, then)]
+def _one_of(index: int, values: Sequence[int]) -> list[Instruction]:
+    """Allow the call where an argument is among the values."""
+    return _answers(index, dict.fromkeys(values, _ALLOW), otherwise=_REFUSE)
+
+
+def _answers(index: int, answers: Mapping[int, int], otherwise: int) -> list[Instruction]:
+    """An answer for each value of an argument, and one for all other values."""
+    tests = [step for value, answer in answers.items() for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, answer))]
+    return [_argument(index), *tests, (_RETURN, 0, 0, otherwise)]

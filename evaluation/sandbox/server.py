@@ -148,6 +148,17 @@ def wait(process: int, control: int, wall_seconds: float) -> bool:
         os.close(handle)
 
 
+def fresh_descriptors() -> None:
+    """Open /dev/null anew for standard input, output and error.
+
+    What a fork inherits is shared with the server and with every program: flags and locks on it would cross over.
+    """
+    for descriptor in (0, 1, 2):
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, descriptor)
+        os.close(null)
+
+
 def end_all(process: int) -> None:
     """Kill the program, and without a filter whatever else is in its session. It is not reaped: the id is still its."""
     for kill in (os.kill, os.killpg):
@@ -179,6 +190,7 @@ def serve(control: socket.socket, wall_seconds: int, confinement: Confinement) -
             control.close()
             signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
+                fresh_descriptors()
                 os.setsid()
                 run_program(part.decode(), descriptors[0], descriptors[1] if descriptors[1:] else None, confinement)
             finally:
@@ -205,15 +217,12 @@ def main() -> NoReturn:
         # Made by `site`, which is not loaded; the official harness leaves them so too.
         setattr(builtins, name, None)
     if plan["user"] is not None:
-        become(plan["user"])
+        become(plan["user"], plan["readable"])
     confinement = Confinement(plan)
     pr_set_dumpable = 4
     ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0)
     gc.collect()
     gc.freeze()
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    os.close(null)
+    fresh_descriptors()
     control.send(b"ready")
     serve(control, plan["limits"]["wall_seconds"], confinement)
