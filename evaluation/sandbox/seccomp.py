@@ -56,7 +56,7 @@ _NEW_NAMESPACES = 0x7E020000
 _TERMINAL_AND_PIPE = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """ioctl: TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Not: TIOCSTI, FIOASYNC, FIOSETOWN."""
 _SIGNALLING = (8, 10, 15, 1024, 1026)
-"""fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY would have the kernel signal a process, perhaps another."""
+"""fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY would have the kernel signal a process."""
 _LOCKS = (6, 7, 37, 38)
 """fcntl: F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW. Like flock they say that they succeed and do nothing: a program
 is alone with its files, but /dev/null and the library are the same files in every sandbox."""

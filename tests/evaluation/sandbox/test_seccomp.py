@@ -10,6 +10,7 @@ import pytest
 from evaluation.sandbox.seccomp import _ALLOWED, _CONDITIONAL, _ON_FILES, OWN, allowed, numbers, seccomp_filter
 
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
+DONE = 0x50000
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # read, clone, clone3, prlimit64, kill, tgkill, prctl, ioctl, fcntl, socketpair, mkdirat; then forbidden ones: fork (or
 # vfork, or nothing), execve, ptrace, socket, mount, memfd_create, setsid, tkill
@@ -51,7 +52,8 @@ def test_calls_are_decided_as_listed(machine: str) -> None:
     read, clone, clone3, prlimit, kill, tgkill, prctl, ioctl, fcntl, pair, mkdirat, *forbidden = CALLS[machine]
     column = list(ARCHITECTURES).index(machine)
     assert decide(machine, read) == ALLOW
-    decided = {clone, prlimit, kill, tgkill, prctl, ioctl, fcntl, pair}
+    flock = {"x86_64": 73, "aarch64": 32}[machine]
+    decided = {clone, prlimit, kill, tgkill, prctl, ioctl, fcntl, flock, pair}
     for number in set(range(600)) - decided:
         expected = ALLOW if number in allowed(column) else ENOSYS if number == clone3 else EPERM
         assert decide(machine, number) == expected
@@ -72,7 +74,9 @@ def test_calls_are_decided_as_listed(machine: str) -> None:
     assert decide(machine, ioctl, 9, 0x5401) == ALLOW
     assert {decide(machine, ioctl, 9, wish) for wish in (0x5412, 0x5452, 0x8901, 0x8902)} == {EPERM}
     assert {decide(machine, fcntl, 9, wish) for wish in (0, 1, 2, 3, 4, 1030)} == {ALLOW}
-    assert {decide(machine, fcntl, 9, wish) for wish in (8, 10, 15)} == {EPERM}
+    assert {decide(machine, fcntl, 9, wish) for wish in (8, 10, 15, 1024, 1026)} == {EPERM}
+    # Locks are not made, and say that they are.
+    assert {decide(machine, fcntl, 9, wish) for wish in (6, 7, 37, 38)} == {decide(machine, flock, 0, 2)} == {DONE}
     assert decide(machine, pair, 1, 1 | 0o2000000) == ALLOW
     assert {decide(machine, pair, 1, kind) for kind in (2, 3, 5, 2 | 0o4000)} == {EPERM}
     assert decide(machine, mkdirat) == ALLOW
