@@ -49,7 +49,8 @@ def rename_locals(text: str, rng: random.Random) -> str | None:
     """Give about half of the local variables of each function a name that the text does not hold yet.
 
     Parameters keep their names, which callers may use; so do variables that nested functions, comprehensions or
-    formatted strings see. None where the renaming cannot be proven.
+    formatted strings see, and those whose names stand in a string of the function. None where the renaming cannot be
+    proven.
     """
     tree = parse(text)
     if tree is None:
@@ -107,7 +108,16 @@ def _scope(function: Function) -> Scope:
         return Scope()
     for statement in function.body:
         _visit(statement, scope)
+    scope.fixed |= _words_of_strings(function)
     return scope
+
+
+def _words_of_strings(node: ast.AST) -> set[str]:
+    """Every word of the strings of a subtree: code may evaluate one, as `frame.query("a > @limit")` does."""
+    literals = (child.value for child in ast.walk(node) if isinstance(child, ast.Constant))
+    strings = (each for each in literals if isinstance(each, str | bytes))
+    texts = (each if isinstance(each, str) else each.decode("latin-1") for each in strings)
+    return {word for text in texts for word in re.findall(r"\w+", text)}
 
 
 def _visit(node: ast.AST, scope: Scope) -> None:

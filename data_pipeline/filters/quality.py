@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from data_pipeline.documents.documents import Document, plain_text
 from data_pipeline.text.lexical import COMMENTS
+from data_pipeline.text.markup import prose_of
 from specs.schema.filters import Filter
 
 Verdict = tuple[bool, str]
@@ -160,31 +161,33 @@ def visible_text(page: str) -> str:
 
 
 def prose(document: Document, limits: Filter) -> Verdict:
-    """Gopher's rules, for files in natural language; words are what stands between white space."""
+    """Gopher's rules, for files in natural language; words are what stands between white space, without markup and code
+    but for their number."""
     rules = limits.prose
     if rules is None or document.language not in PROSE or document.language == "conversation":
         return KEPT
-    words = document.text.split()
-    if not rules.min_words <= len(words) <= rules.max_words:
+    if not rules.min_words <= len(document.text.split()) <= rules.max_words:
         return False, "words outside min_words to max_words"
+    text = prose_of(document.language, document.text)
+    words = text.split()
     if not rules.min_mean_word_length <= sum(map(len, words)) / max(1, len(words)) <= rules.max_mean_word_length:
         return False, "mean word length outside its range"
-    ellipses = document.text.count("...") + document.text.count("…")
-    if max(document.text.count("#"), ellipses) > rules.max_symbols_per_word * len(words):
+    ellipses = text.count("...") + text.count("…")
+    if max(text.count("#"), ellipses) > rules.max_symbols_per_word * len(words):
         return False, "more hashes or ellipses than max_symbols_per_word"
-    lines = [line for line in map(str.strip, document.text.split("\n")) if line]
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
     if sum(line.startswith(_BULLETS) for line in lines) > rules.max_bullet_lines * len(lines):
         return False, "more bullets than max_bullet_lines"
     if ellipses and sum(line.endswith(("...", "…")) for line in lines) > rules.max_ellipsis_lines * len(lines):
         return False, "more lines cut short than max_ellipsis_lines"
-    if _with_letters(document.text, words) < rules.min_alphabetic_words * len(words):
+    if _with_letters(text, words) < rules.min_alphabetic_words * len(words):
         return False, "fewer words with letters than min_alphabetic_words"
-    found: set[str] = set()
+    distinct: set[str] = set()
     for word in map(str.lower, words):
-        if len(found) >= rules.min_stop_words:
+        if len(distinct) >= rules.min_stop_words:
             break
-        found.update(_STOP_WORDS.intersection((word,)))
-    return len(found) >= rules.min_stop_words, "fewer stop words than min_stop_words"
+        distinct.update(_STOP_WORDS.intersection((word,)))
+    return len(distinct) >= rules.min_stop_words, "fewer stop words than min_stop_words"
 
 
 def encoded(document: Document, limits: Filter, may_be: Sequence[bool] = (True, True, True)) -> Verdict:

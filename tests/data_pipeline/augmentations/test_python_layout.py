@@ -170,3 +170,25 @@ def test_a_renaming_that_misses_a_place_is_no_proof(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("data_pipeline.augmentations.rename_locals.scopes", missing)
     assert {rename_locals(text, random.Random(seed)) for seed in range(8)} == {text, None}
+
+
+@pytest.mark.parametrize(
+    "evaluated",
+    [
+        "frame.query('a > @limit')",
+        'frame.assign_from("b = a + limit", inplace=True)',
+        'numexpr.evaluate(f"a < limit")',
+        "run(b'print(limit)')",
+        "template.render('{{ limit }}')",
+        "connection.execute('select :limit')",
+        '"""\n    >>> limit\n    """',
+    ],
+)
+def test_a_local_whose_name_stands_in_a_string_is_left_alone(evaluated: str) -> None:
+    text = f"def f(frame, g):\n    limit = g()\n    other = g(limit)\n    {evaluated}\n    return other\n"
+    results = [rename_locals(text, random.Random(seed)) for seed in range(20)]
+    assert all(result is not None and "    limit = g()" in result and evaluated in result for result in results)
+    # The control: the other one is renamed.
+    assert any("    other = " not in str(result) for result in results)
+    plain = text.replace(evaluated, "pass")
+    assert any("    limit = " not in str(rename_locals(plain, random.Random(seed))) for seed in range(20))
