@@ -56,7 +56,11 @@ _PREFERRED = {
     ".v": "verilog",
     ".yaml": "yaml",
 }
-_BY_CONTENT = {".h": ("c", "cpp", "objective-c"), ".m": ("objective-c", "matlab")}
+_BY_CONTENT = {
+    ".h": ("c", "cpp", "objective-c"),
+    ".m": ("objective-c", "matlab"),
+    ".ipynb": ("python", "r", "julia", "shell", "javascript", "scala", "rust"),
+}
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+|\w+=\S*\s+)*(?:\S*/)?)?([\w.+-]+)")
 _CPP = re.compile(
     r"^\s*#\s*include\s*<(?:cstd\w+|iostream|string|vector|map|memory|type_traits|utility|algorithm|functional|optional)>"

@@ -77,12 +77,28 @@ def _folder_entries(folder: Path) -> Iterator[_Entry]:
     paths = [Path(parent) / name for parent, folders, names in os.walk(folder) for name in (*names, *folders)]
     for path in sorted(paths, key=lambda path: os.fsencode(path.relative_to(folder))):
         name, info = _text(os.fsencode(path.relative_to(folder))), path.lstat()
-        if stat.S_ISLNK(info.st_mode):
+        if (blob := _blob(path, folder)) is not None:
+            yield _Entry(name, "file", blob.stat().st_size, _read(blob))
+        elif stat.S_ISLNK(info.st_mode):
             yield _Entry(name, "link", target=_text(os.fsencode(path.readlink())))
         elif stat.S_ISREG(info.st_mode):
             yield _Entry(name, "file", info.st_size, _read(path))
         elif not stat.S_ISDIR(info.st_mode):
             yield _Entry(name, "other")
+
+
+def _blob(path: Path, folder: Path) -> Path | None:
+    """What a link of a snapshot of the hub leads to: a file of `blobs` beside `snapshots`, as its cache keeps them."""
+    if not path.is_symlink():
+        return None
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # it leads nowhere, or to itself
+        return None
+    home = next(
+        (parent.parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.name == "snapshots"), None
+    )
+    return target if home is not None and target.parent == home / "blobs" and target.is_file() else None
 
 
 def _text(name: bytes) -> str:

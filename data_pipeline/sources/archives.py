@@ -1,44 +1,47 @@
-"""Archives to members, read in place and never unpacked to disk: tar, tar.gz, zip, wheels, gzip and plain files.
+"""Archives to members, read in place and never unpacked to disk: tar, zip, wheels, gems, compressed and plain files.
 
 An archive may be hostile or broken. A member that must not be used (a link, a device, a path that leaves the archive)
 is reported and passed over; an archive that is damaged, or larger than the limits, is an error.
 """
 
 import contextlib
-import gzip
+import lzma
+import shutil
 import stat
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
+from data_pipeline.sources import compression
+from data_pipeline.sources.compression import Readable
 from specs.common.errors import UserError
 from specs.schema.data import Ingest
 
 Refuse = Callable[[str, str], None]
 """Told the reason and the path of a member that must not be used."""
 
-_TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
+_TAR_ENDINGS = (".tar", *(f".tar{ending}" for ending in compression.ENDINGS))
 _ZIP_ENDINGS = (".zip", ".whl")
 _CHUNK = 2**20
 _MAX_READ = 16 * 2**20
 _HEADER_BYTES = 4096
 
 # What the readers of the standard library raise for broken bytes.
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeError, ValueError)
-
-
-class Readable(Protocol):
-    """The part of a binary stream that members are read through."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes; none at the end."""
-
-    def readline(self, size: int = -1, /) -> bytes:
-        """Bytes up to and including the next line feed, at most `size`."""
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    UnicodeError,
+    ValueError,
+)
 
 
 class _TooLargeError(Exception):
@@ -91,8 +94,9 @@ def members(path: Path, limits: Ingest, refuse: Refuse) -> Generator[Member, Non
 
     Raises UserError naming the file where it is damaged, ends early, or exceeds `max_archive_bytes` or `max_members`.
     """
-    name = path.name.lower()
+    name = compression.full_name(path.name)
     read = _tar if name.endswith(_TAR_ENDINGS) else _zip if name.endswith(_ZIP_ENDINGS) else _single
+    read = _gem if name.endswith(".gem") else read
     with _naming(path.name):
         yield from read(path, limits, refuse)
 
@@ -114,10 +118,10 @@ def _naming(archive: str) -> Iterator[None]:
 
 
 def _single(path: Path, limits: Ingest, refuse: Refuse) -> Iterator[Member]:
-    compressed = path.name.lower().endswith(".gz")
+    name = compression.stem(path.name)
+    compressed = name != path.name
     size = path.stat().st_size
     with _unpacked(path, limits.max_archive_bytes) as stream:
-        name = path.name[:-3] if compressed else path.name
         yield Member(name, 0 if compressed else size, path.name, stream, None if compressed else path)
         _drain(stream)
 
@@ -140,6 +144,19 @@ def _tar(path: Path, limits: Ingest, refuse: Refuse) -> Iterator[Member]:
             inner = _accepted(info.name, _tar_trouble(info), top, seen, refuse)
             if inner is not None and (file := archive.extractfile(info)) is not None:
                 yield Member(inner, info.size, path.name, file)
+
+
+def _gem(path: Path, limits: Ingest, refuse: Refuse) -> Iterator[Member]:
+    """A gem of Ruby: a tar, whose `data.tar.gz` holds the files."""
+    with _unpacked(path, limits.max_archive_bytes) as stream, tempfile.TemporaryDirectory() as folder:
+        inner = Path(folder) / f"{path.name}.tar.gz"
+        for info, archive in _tar_entries(stream):
+            if info.name == "data.tar.gz" and (data := archive.extractfile(info)) is not None:
+                with inner.open("wb") as file:
+                    shutil.copyfileobj(data, file, _CHUNK)
+        if not inner.exists():
+            raise tarfile.ReadError("no data.tar.gz in it")
+        yield from _tar(inner, limits, refuse)
 
 
 def _tar_entries(stream: "Bounded") -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
@@ -237,7 +254,7 @@ class Bounded:
     closed = False
     """pyarrow asks before it reads."""
 
-    def __init__(self, stream: "gzip.GzipFile | _File", cap: int) -> None:
+    def __init__(self, stream: compression.Stream, cap: int) -> None:
         self._stream, self._cap = stream, cap
 
     def read(self, size: int = -1, /) -> bytes:
@@ -270,19 +287,10 @@ class Bounded:
         return data
 
 
-class _File(Readable, Protocol):
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
-    def tell(self) -> int: ...
-
-
 @contextlib.contextmanager
 def _unpacked(path: Path, cap: int) -> Iterator[Bounded]:
     with path.open("rb") as raw:
-        if path.name.lower().endswith((".gz", ".tgz")):
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield Bounded(unpacked, cap)
-        else:
-            yield Bounded(raw, cap)
+        yield Bounded(compression.unpacked(raw, path.name), cap)
 
 
 def _drain(stream: Bounded) -> None:

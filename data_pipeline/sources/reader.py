@@ -15,8 +15,9 @@ from data_pipeline.sources.decoding import clean, decoded
 from data_pipeline.sources.docstring_pairs import Pair, docstring_pairs
 from data_pipeline.sources.globs import matches
 from data_pipeline.sources.governing_licences import GoverningLicences, Statement, is_licence_file, statement_of
-from data_pipeline.sources.row_files import ENDINGS, Row, rows
-from data_pipeline.sources.row_layouts import COLUMNS, READERS, RowContent
+from data_pipeline.sources.notebooks import script
+from data_pipeline.sources.row_files import ABOUT, ENDINGS, Row, rows
+from data_pipeline.sources.row_layouts import COLUMNS, READERS, RowContent, heads, mapped
 from data_pipeline.sources.stack_v2 import COLUMNS as BLOB_COLUMNS
 from data_pipeline.sources.stack_v2 import BlobReference, blob_references, joined
 from specs.pipeline import stage
@@ -81,8 +82,8 @@ class SourceReader:
         return dataclasses.replace(member, stream=io.BytesIO(data))
 
     def _wait(self, member: Member, waiting: dict[str, list[BlobReference]]) -> None:
-        if not member.path.endswith(ENDINGS):
-            self._refuse("neither JSON Lines nor Parquet", member.path, member.size)
+        if trouble := self._no_rows(member):
+            self._refuse(trouble, member.path, member.size)
             return
         for number, row in rows(member, self._limits, BLOB_COLUMNS):
             place = f"{member.path}#{number}"
@@ -94,20 +95,41 @@ class SourceReader:
                 else:
                     waiting.setdefault(entry[0], []).append(entry[1])
 
+    def _no_rows(self, member: Member) -> str:
+        """Why a member holds no rows, or nothing."""
+        if member.path.rsplit("/", 1)[-1] in ABOUT:
+            return "about the dataset"
+        return "" if member.path.endswith(ENDINGS) else "neither JSON, Parquet nor Arrow"
+
     def _file(self, member: Member) -> Iterator[Document]:
         if not may_be(member.path, self._limits.languages):
             # Before it is read: images and the like would be reported as binary.
             self._refuse(f"language {language_of(member.path)}", member.path, member.size)
+        elif language_of(member.path) == "notebook" and "notebook" not in self._limits.languages:
+            yield from self._notebook(member)
         elif (text := self._text(member)) is not None:
             yield self._document(member.path, language_of(member.path, text), text, statement_of(text))
 
+    def _notebook(self, member: Member) -> Iterator[Document]:
+        data = member.read(self._limits.max_document_bytes)
+        text = None if data is None else decoded(data, member.path)
+        if text is None:
+            self._refuse("larger than max_document_bytes" if data is None else "not UTF-8", member.path, member.size)
+        elif (found := script(text)) is None:
+            self._refuse("notebook that makes no script", member.path, member.size)
+        elif trouble := self._trouble(*found):
+            self._refuse(trouble, member.path, member.size)
+        else:
+            yield self._document(member.path, *found, statement_of(found[1]))
+
     def _records(self, member: Member, read: Callable[[Row], RowContent | str]) -> Iterator[Document]:
-        if not member.path.endswith(ENDINGS):
-            self._refuse("neither JSON Lines nor Parquet", member.path, member.size)
+        if trouble := self._no_rows(member):
+            self._refuse(trouble, member.path, member.size)
             return
-        for number, row in rows(member, self._limits, COLUMNS):
+        columns = self._source.columns
+        for number, row in rows(member, self._limits, (*COLUMNS, *heads(columns))):
             path = f"{member.path}#{number}"
-            content = row if isinstance(row, str) else read(row)
+            content = row if isinstance(row, str) else read(mapped(row, columns))
             trouble = content if isinstance(content, str) else self._trouble(content.language, content.text)
             if isinstance(content, str) or trouble:
                 self._refuse(trouble, path)

@@ -1,12 +1,13 @@
-"""Rows of data files, whatever holds them: JSON Lines, a JSON array, Parquet; plain or compressed (.gz, .zst)."""
+"""Rows of data files, whatever holds them: JSON Lines and JSON arrays, plain or compressed; Parquet; Arrow."""
 
 import codecs
-import gzip
+import contextlib
 import io
 import json
 import re
+import tempfile
 from codecs import getincrementaldecoder
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -14,27 +15,35 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.sources.archives import Bounded, Member, Readable
+from data_pipeline.sources import compression
+from data_pipeline.sources.archives import Bounded, Member
+from data_pipeline.sources.compression import Readable
 from specs.common.errors import UserError
 from specs.schema.data import Ingest
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst", ".parquet")
+_ARROWS = (".arrow", ".feather")
+_TEXTS = (".jsonl", ".ndjson", ".json")
+ENDINGS = (".parquet", *_ARROWS, *(text + ending for text in _TEXTS for ending in ("", *compression.ENDINGS)))
+ABOUT = ("dataset_info.json", "state.json", "dataset_dict.json", "dataset_infos.json")
+"""What Hugging Face datasets writes beside the rows of a dataset."""
 
 Row = dict[str, Any]
 
 _HEAD = 256
 _CHUNK = 1 << 20
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
-_PARQUET_ROWS = 256
+_BATCH_ROWS = 256
+_ARROW = b"ARROW1"
 
 
 def rows(member: Member, limits: Ingest, columns: Sequence[str]) -> Iterator[tuple[int, Row | str]]:
-    """Number, from 1, and content of each row, or what is wrong with it. Of Parquet only these columns are read.
+    """Number, from 1, and content of each row, or what is wrong with it. Of Parquet and Arrow only these are read.
 
     Raises UserError where the member is damaged, or unpacks to more than `max_archive_bytes`.
     """
-    if member.path.endswith(".parquet"):
-        yield from _parquet(member, limits, columns)
+    if member.path.endswith((".parquet", *_ARROWS)):
+        batches = _parquet if member.path.endswith(".parquet") else _arrow
+        yield from _columnar(member, limits, columns, batches)
         return
     member = _unpacked(member, limits.max_archive_bytes)
     head = member.chunk(_HEAD)
@@ -53,14 +62,8 @@ def rows(member: Member, limits: Ingest, columns: Sequence[str]) -> Iterator[tup
 
 
 def _unpacked(member: Member, max_bytes: int) -> Member:
-    if member.path.endswith(".gz"):
-        # The stubs of gzip ask for a `seek` that reading once never calls.
-        unpacked = gzip.GzipFile(fileobj=member.stream)  # type: ignore[call-overload]
-        return replace(member, stream=Bounded(unpacked, max_bytes))
-    if member.path.endswith(".zst"):
-        stream = pa.CompressedInputStream(pa.PythonFile(member.stream, mode="r"), "zstd")
-        return replace(member, stream=Bounded(_Buffered(stream), max_bytes))
-    return member
+    stream = compression.unpacked(member.stream, member.path)
+    return member if stream is member.stream else replace(member, stream=Bounded(stream, max_bytes))
 
 
 def _object(line: bytes) -> Row | str:
@@ -112,28 +115,76 @@ def _array(head: bytes, member: Member, limit: int) -> Iterator[tuple[int, Row |
         rest = member.chunk(_CHUNK)
 
 
-def _parquet(member: Member, limits: Ingest, columns: Sequence[str]) -> Iterator[tuple[int, Row | str]]:
-    if member.file is None:
-        raise UserError(f"{member.archive}: holds Parquet inside an archive; list {member.path} as a source of its own")
+@contextlib.contextmanager
+def _file(member: Member, max_bytes: int) -> Iterator[Any]:
+    """A member as a file that can be read from any place: as it lies, or copied out of its archive."""
+    if member.file is not None:
+        yield pa.memory_map(str(member.file))
+        return
+    with tempfile.NamedTemporaryFile() as copy:
+        size = 0
+        while chunk := member.chunk(_CHUNK):
+            size += len(chunk)
+            if size > max_bytes:
+                raise UserError(f"{member.archive}: {member.path} {_too_large(max_bytes)}")
+            copy.write(chunk)
+        copy.flush()
+        yield pa.memory_map(copy.name)
+
+
+def _too_large(limit: int) -> str:
+    return (
+        f"unpacks to more than max_archive_bytes = {limit:,} bytes; raise the limit in ingest, or leave the source out"
+    )
+
+
+def _columnar(
+    member: Member, limits: Ingest, columns: Sequence[str], batches: Callable[[Any, int, Sequence[str]], Iterator[Any]]
+) -> Iterator[tuple[int, Row | str]]:
     number = 0
     try:
-        with pq.ParquetFile(member.file, page_checksum_verification=True) as file:
-            groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
-            if sum(group.total_byte_size for group in groups) > limits.max_archive_bytes:
-                raise UserError(
-                    f"{member.archive}: unpacks to more than max_archive_bytes = {limits.max_archive_bytes:,} bytes; "
-                    "raise the limit in ingest, or leave the source out"
-                )
-            known = [name for name in columns if name in file.schema_arrow.names]
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=known, use_threads=False):
+        with _file(member, limits.max_archive_bytes) as file:
+            for batch in batches(file, limits.max_archive_bytes, columns):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
+    except _TooLargeError as error:
+        raise UserError(f"{member.archive}: {member.path} {error}") from error
     except (pa.ArrowException, OSError, UnicodeError, ValueError) as error:
         trouble = " ".join(str(error).split()) or type(error).__name__
+        kind = "Parquet" if member.path.endswith(".parquet") else "Arrow"
         raise UserError(
-            f"{member.archive}: the Parquet file is damaged ({trouble}); pin and fetch an intact copy"
+            f"{member.archive}: the {kind} file is damaged ({trouble}); pin and fetch an intact copy"
         ) from error
+
+
+def _parquet(file: Any, max_bytes: int, columns: Sequence[str]) -> Iterator[Any]:
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        groups = [parquet.metadata.row_group(group) for group in range(parquet.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > max_bytes:
+            raise _TooLargeError(_too_large(max_bytes))
+        known = [name for name in columns if name in parquet.schema_arrow.names]
+        yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=known, use_threads=False)
+
+
+def _arrow(file: Any, max_bytes: int, columns: Sequence[str]) -> Iterator[Any]:
+    """Arrow as a file (Feather too) or as a stream, as `save_to_disk` of Hugging Face datasets writes it."""
+    whole = file.read(len(_ARROW)) == _ARROW
+    file.seek(0)
+    reader = pa.ipc.open_file(file) if whole else pa.ipc.open_stream(file)
+    known = [name for name in columns if name in reader.schema.names]
+    size = 0
+    for batch in (reader.get_batch(n) for n in range(reader.num_record_batches)) if whole else reader:
+        size += batch.nbytes
+        if size > max_bytes:
+            raise _TooLargeError(_too_large(max_bytes))
+        chosen = batch.select(known)
+        for start in range(0, batch.num_rows, _BATCH_ROWS):
+            yield chosen.slice(start, _BATCH_ROWS)
+
+
+class _TooLargeError(Exception):
+    """What is unpacked is larger than the limits allow."""
 
 
 class _Joined:
@@ -148,32 +199,3 @@ class _Joined:
     def readline(self, size: int = -1, /) -> bytes:
         line = self._head.readline(size)
         return line if line.endswith(b"\n") or len(line) == size else line + self._stream.readline(size - len(line))
-
-
-class _Buffered:
-    """Lines from a stream of pyarrow, which reads blocks only."""
-
-    def __init__(self, stream: pa.NativeFile) -> None:
-        self._stream, self._buffer, self._position = stream, b"", 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        if len(data) < size:
-            data += self._stream.read(size - len(data))
-        self._position += len(data)
-        return data
-
-    def readline(self, size: int = -1, /) -> bytes:
-        while b"\n" not in self._buffer[:size] and len(self._buffer) < size:
-            block = self._stream.read(1 << 16)
-            if not block:
-                break
-            self._buffer += block
-        end = self._buffer.find(b"\n", 0, size)
-        return self.read(end + 1 if end >= 0 else min(size, len(self._buffer)))
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        raise OSError("a compressed member is read once, from its start")
-
-    def tell(self) -> int:
-        return self._position

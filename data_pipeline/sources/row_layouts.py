@@ -10,6 +10,7 @@ from data_pipeline.documents.languages import language_of, named
 from data_pipeline.documents.licences import joined
 from data_pipeline.sources.decoding import clean
 from data_pipeline.sources.row_files import Row
+from specs.schema.sources import Columns
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,30 @@ COLUMNS = (
     *("repo_name", "max_stars_repo_name", "repository_name", "repo", "func_path_in_repository"),
     *("max_stars_repo_licenses", "detected_licenses", "licenses", "license"),
     *("original_string", "whole_func_string"),
-    *("messages", "conversations", "conversation", "system"),
+    *("messages", "conversations", "conversation", "system", "prompt"),
     *("instruction", "input", "context", "output", "response"),
 )
 """Columns that any of the readers looks at."""
 
 _LICENCES = ("max_stars_repo_licenses", "detected_licenses", "licenses", "license")
+_LONGEST = 1_000
+"""Turns of a conversation that are followed down a tree."""
 _REPOSITORIES = ("repo_name", "max_stars_repo_name", "repository_name", "repo")
+_NAMES = {
+    "text": "text",
+    "path": "path",
+    "licence": "license",
+    "language": "lang",
+    "repository": "repo_name",
+    "messages": "messages",
+    "system": "system",
+    "instruction": "instruction",
+    "context": "context",
+    "response": "response",
+}
+"""What the readers call the fields of `columns`."""
 _SPEAKERS = {
+    "prompter": "user",
     "human": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
@@ -52,10 +69,12 @@ def conversation(row: Row) -> RowContent | str:
     """Chat messages, or what is wrong with them.
 
     OpenAI's layout: `messages` of `role` and `content`, where content is text or a list of parts of type text.
-    ShareGPT's: `conversations` of `from` and `value`; a `system` beside them comes first. Then user and assistant take
+    ShareGPT's: `conversations` of `from` and `value`; a `system` beside them comes first. OpenAssistant's trees: of
+    `prompt` and its `replies` the best-ranked branch, as far as its last answer. Then user and assistant take
     turns, and the assistant has the last word.
     """
-    turns = _first(row, "messages", "conversations", "conversation")
+    turns = _branch(row["prompt"]) if isinstance(row.get("prompt"), dict) else None
+    turns = turns or _first(row, "messages", "conversations", "conversation")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return "no list of messages"
     pairs = [(_SPEAKERS.get(str(_first(turn, "role", "from"))), _said(turn)) for turn in turns]
@@ -107,6 +126,26 @@ def function(row: Row) -> RowContent | str:
     return RowContent(named(language) or language.lower(), clean(text), None, *repository_and_file(row, {}, names))
 
 
+def heads(columns: Columns | None) -> list[str]:
+    """Columns of a file that a source's own names lead to: the first part of each."""
+    stated = columns.model_dump().values() if columns else ()
+    return [name.split(".")[0] for name in stated if name is not None]
+
+
+def mapped(row: Row, columns: Columns | None) -> Row:
+    """A row under the names that the readers know; `meta.repo` leads into a column."""
+    if columns is None:
+        return row
+    own: Row = {}
+    for field, name in columns.model_dump().items():
+        if name is not None:
+            value: Any = row
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            own[_NAMES[field]] = value
+    return own
+
+
 READERS: dict[str, Callable[[Row], RowContent | str]] = {
     "conversations": conversation,
     "instructions": instruction,
@@ -126,6 +165,22 @@ def _first(row: Row, *names: str) -> Any:
     values = [row[name] for name in names if row.get(name) is not None]
     filled = (value for value in values if (value.strip() if isinstance(value, str) else value))
     return next(filled, values[0] if values else None)
+
+
+def _branch(message: Row) -> list[Row]:
+    """The branch of a tree of messages that people ranked first, up to the assistant's last word in it."""
+    branch: list[Row] = []
+    while True:
+        branch.append({"role": message.get("role"), "content": message.get("text")})
+        replies = [reply for reply in message.get("replies") or () if isinstance(reply, dict)]
+        if not replies or len(branch) > _LONGEST:
+            break
+        ranks = [reply.get("rank") for reply in replies]
+        known = [rank if isinstance(rank, int) else len(replies) for rank in ranks]
+        message = replies[known.index(min(known))]
+    while branch and branch[-1]["role"] != "assistant":
+        branch.pop()
+    return branch
 
 
 def _rendered(pairs: list[tuple[str | None, str | None]]) -> RowContent | str:

@@ -120,6 +120,31 @@ class Pinned(Section):
                 return f"{locator.name}-{commit[:12]}.tar"
 
 
+class Columns(Section):
+    """What the columns of a row are called, where their layout is none that is known. A dot leads into a column."""
+
+    text: str | None = None
+    """Where the text of a document stands."""
+    path: str | None = None
+    """Where its path within the repository stands: it tells the language."""
+    licence: str | None = None
+    """Where its licence stands, or a list of them that must all be met."""
+    language: str | None = None
+    """Where its language stands, by any name of Linguist."""
+    repository: str | None = None
+    """Where its repository stands."""
+    messages: str | None = None
+    """Where the turns of a conversation stand."""
+    system: str | None = None
+    """Where a system message stands."""
+    instruction: str | None = None
+    """Where an instruction stands."""
+    context: str | None = None
+    """Where its input stands."""
+    response: str | None = None
+    """Where its answer stands."""
+
+
 class Source(Pinned):
     """Pinned bytes that become documents."""
 
@@ -149,6 +174,8 @@ class Source(Pinned):
     do. `docstring-pairs`: Python functions become an instruction (signature and docstring) and an answer (the
     function), in the manner of CodeSearchNet. `debugging-tasks`: functions with a defect that the examples in their
     docstrings notice become an instruction, and the function without it the answer."""
+    columns: Columns | None = None
+    """What the columns of rows are called. Else the layouts are known that docs/data.md lists."""
     include: Items[str] = ("**",)
     """Which members are read. Globs over member paths without the archive's top folder; the first path part of an sdist
     is dropped."""
@@ -167,4 +194,6 @@ class Source(Pinned):
     def _contents_where_rows_hold_ids(self) -> Self:
         if (self.format == "stack-v2") != (self.contents is not None):
             raise ValueError(f"format {self.format!r} {'takes no' if self.contents else 'needs'} contents")
+        if self.columns and self.format not in ("jsonl", "conversations", "instructions"):
+            raise ValueError(f"format {self.format!r} takes no columns: jsonl, conversations and instructions do")
         return self

@@ -14,6 +14,7 @@ from data_pipeline import pack as pack_module
 from data_pipeline.documents.documents import (
     Document,
     Message,
+    document_id,
     parse_conversation,
     render_conversation,
     write_documents,
@@ -287,3 +288,16 @@ def test_the_stage(
     code, output = run_stage(tmp_path, {"json": 1}, monkeypatch)
     assert code == 2 and output.splitlines()[-1].startswith("error: documents of source 'email'")
     assert tree_digests(tmp_path / "store") == before
+
+
+def test_a_document_of_one_id_yields_no_row_and_is_dropped(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Nothing precedes its only id, so nothing can be learnt from it."""
+    one = Document(document_id(""), "email", "empty.py", "MIT", "python", "")
+    two = Document(document_id("x"), "email", "x.py", "MIT", "python", "x")
+    ledger = Ledger()
+    pack([one, two], make_node("all", {"email": 1}), tokenizer, tmp_path / "store", ledger)
+    store = TokenStore.open(tmp_path / "store")
+    assert len(store) == 1 and [origin.path for origin in store.origins(0)] == ["x.py"]
+    told = ledger.as_json()
+    assert (told["documents_in"], told["documents_out"]) == (2, 1)
+    assert told["drops"]["nothing to learn"]["examples"] == ["email/empty.py"]  # type: ignore[index]

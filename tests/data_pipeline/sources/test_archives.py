@@ -198,3 +198,15 @@ def test_archives_one_after_the_other_are_read_like_one(tmp_path: Path, ending: 
     with pytest.raises(UserError, match="max_members"):
         both.write_bytes(one + two)
         read(both, max_members=2)
+
+
+def test_limits_are_inclusive_to_the_byte(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a.py": b"x" * 100, "b.py": b"y" * 20})
+    assert len(read(path, max_archive_bytes=120, max_members=2)[0]) == 2
+    with pytest.raises(UserError, match="max_archive_bytes"):
+        read(path, max_archive_bytes=119)
+    with pytest.raises(UserError, match="max_members"):
+        read(path, max_members=1)
+    for limit, data in ((100, b"x" * 100), (99, None)):
+        found = members(zipped(tmp_path / "b.zip", {"a.py": b"x" * 100}), Ingest(), lambda reason, name: None)
+        assert next(found).read(limit) == data
