@@ -18,7 +18,7 @@ from evaluation.protocols.registry import find_protocol
 from evaluation.sandbox.dialogue import Outcome, Verdict
 from evaluation.sandbox.pool import run_all
 from evaluation.sandbox.sandbox import Tier
-from evaluation.scoring.pass_at_k import interval, pass_at_k
+from evaluation.scoring.pass_at_k import pass_at_k, score_interval
 from evaluation.scoring.verdict_log import Verdicts, identity
 from specs.common.errors import UserError
 from specs.common.files import canonical_json, digest_json, replacing, write_bytes, write_json
@@ -99,7 +99,7 @@ def summarise(answers: Answers, scored: Scored, run: BenchmarkRun) -> dict[str, 
     pass_at, intervals = {}, {}
     for k in sorted(k for k in run.k if k <= samples):
         values = [pass_at_k(samples, sum(verdicts), k) for verdicts in passes.values()]
-        low, high = interval(values, seed=f"{run.benchmark.name} {k}")
+        low, high = score_interval(values, seed=f"{run.benchmark.name} {k}")
         pass_at[str(k)] = round(sum(values) / len(values), DIGITS)
         intervals[str(k)] = {"low": round(low, DIGITS), "high": round(high, DIGITS)}
     counts = Counter(outcome.verdict for outcome in scored.outcomes)
@@ -215,7 +215,12 @@ def main(
         answers = canonical(problems, protocol) if source == "canonical" else empty(problems)
     used: Tier = "T2" if unsafe_exec else tier
     section = {"limits": run.limits.model_dump(mode="json"), "tier": used, "python": platform.python_version()}
-    inputs = {"problems": digest_json([asdict(p) for p in problems]), "protocol": protocol.name}
+    inputs = {
+        "problems": digest_json([asdict(p) for p in problems]),
+        "protocol": protocol.name,
+        # Two sets of answers may be scored at one time.
+        "answers": digest_json([asdict(completion) for _, completion in answers]),
+    }
     with stage.measuring("score", node) as facts, stage.scratch("score", section, inputs) as folder:
         journal = folder / "verdicts.jsonl"
         try:

@@ -59,6 +59,8 @@ def _completion(record: dict[str, object]) -> Completion:
     for name, kind in Completion.__annotations__.items():
         if not isinstance(getattr(completion, name), kind):
             raise TypeError(f"{name} is not {kind.__name__}")
+        if kind is str:
+            getattr(completion, name).encode()  # half of a surrogate pair is no character
     return completion
 
 

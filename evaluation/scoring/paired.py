@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from evaluation.scoring.pass_at_k import interval, pass_at_k
+from evaluation.scoring.pass_at_k import difference_interval, pass_at_k
 from specs.common.errors import UserError
 
 ASKED = ("benchmark", "protocol", "temperature", "top_p", "samples", "problems")
@@ -61,7 +61,7 @@ def _rows(first: Path, second: Path) -> list[dict[str, Any]]:
     for k in sorted(int(k) for k in ours["pass_at"].keys() & theirs["pass_at"].keys()):
         values = [[pass_at_k(samples, counts[task], k) for task in passed] for counts in (passed, passed_there)]
         differences = [a - b for a, b in zip(*values, strict=True)]
-        low, high = interval(differences, seed=f"{ours['benchmark']} {k} paired")
+        low, high = difference_interval(differences, seed=f"{ours['benchmark']} {k} paired")
         means = [sum(side) / len(side) for side in values]
         rows.append(
             {name: ours[name] for name in ASKED}

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import cast, get_args
 
 from evaluation.protocols.program import Program
-from evaluation.sandbox.dialogue import Outcome
+from evaluation.sandbox.dialogue import Outcome, Verdict
+from specs.common.errors import UserError
 from specs.common.files import canonical_json
 
 
@@ -17,10 +19,21 @@ def identity(program: Program) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _entry(line: bytes, location: str) -> tuple[str, bool, Outcome]:
+    """What a line says. Raises UserError, naming `location`, where it is damaged."""
+    try:
+        match json.loads(line):
+            case [str(name), bool(split), str(verdict), str(message)] if verdict in get_args(Verdict):
+                return name, split, Outcome(cast(Verdict, verdict), message)
+    except (ValueError, RecursionError):
+        pass
+    raise UserError(f"{location}: not a verdict; remove that line and run again: the others are kept")
+
+
 class Verdicts:
     """A file with a line for each verdict, or nothing where there is no path.
 
-    A last line that a kill cut short is removed.
+    A last line that a kill cut short is removed. Raises UserError naming any other line that is damaged.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -30,9 +43,9 @@ class Verdicts:
             return
         whole = path.read_bytes().rpartition(b"\n")[0]
         os.truncate(path, len(whole) + 1 if whole else 0)
-        for line in whole.splitlines():
-            name, split, verdict, message = json.loads(line)
-            self._known[name, split] = Outcome(verdict, message)
+        for number, line in enumerate(whole.split(b"\n") if whole else (), start=1):
+            name, split, outcome = _entry(line, f"{path}:{number}")
+            self._known[name, split] = outcome
 
     def __len__(self) -> int:
         return len(self._known)

@@ -25,6 +25,7 @@ from evaluation.protocols.registry import find_protocol
 from evaluation.sandbox.dialogue import Outcome
 from evaluation.sandbox.pool import run_all
 from evaluation.score import Scored, canonical, main, score, summarise
+from evaluation.scoring.verdict_log import Verdicts
 from specs.common.errors import UserError
 from specs.common.files import sha256_file, tree_digests
 from specs.pipeline import stage
@@ -79,7 +80,8 @@ def test_verdicts_and_scores(answers: list[tuple[Problem, Completion]]) -> None:
     summary = summarise(answers, scored, REQUEST)
     # Two of four pass: one of one with 1/2, one of two with 1 - 1/6.
     assert summary["pass_at"] == {"1": 0.5, "2": round(5 / 6, 6)}
-    assert summary["interval"] == {"1": {"low": 0.5, "high": 0.5}, "2": {"low": 0.833333, "high": 0.833333}}
+    # 4 of 8 problems' worth, and between 6 and 7: too few for a bootstrap to say much.
+    assert summary["interval"] == {"1": {"low": 0.157013, "high": 0.842987}, "2": {"low": 0.349144, "high": 0.996840}}
     assert (summary["problems"], summary["samples"], summary["sandbox"]) == (8, 4, "T0")
     assert summary["classes"]["passed"] == 16  # type: ignore[index]
     assert sum(summary["classes"].values()) == 32  # type: ignore[attr-defined]
@@ -197,6 +199,74 @@ def test_a_problem_without_tests_is_one_clear_line(
     (tmp_path / "problems.jsonl").write_text(json.dumps(record), "utf-8")
     with pytest.raises(UserError, match=rf"problems.jsonl:1: {message}"):
         read_problems(tmp_path / "problems.jsonl", schema)
+
+
+DAMAGED = (b"nonsense", b"[]", b'["x", false, "passed"]', b'["x", false, "praised", ""]', b"[" * 3000, b"\xff")
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_verdict_is_one_clear_line_and_loses_nothing(
+    line: bytes, invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = run_all
+
+    def interrupted(programs: list[Program], *rest: object, **named: Any) -> list[Outcome]:
+        real(programs[:3], *rest, **named)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(score_module, "run_all", interrupted)
+        assert invoke("out", "--canonical").exit_code == 130
+    journal = next((tmp_path / "scratch").glob("score-*/verdicts.jsonl"))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([lines[0], line + b"\n", *lines[1:]]))
+    result = invoke("out", "--canonical")
+    assert result.exit_code == 2
+    assert "verdicts.jsonl:2: not a verdict; remove that line and run again: the others are kept" in result.output
+    journal.write_bytes(b"".join(lines))
+    assert len(Verdicts(journal)) == 3
+    assert invoke("out", "--canonical").exit_code == 0
+
+
+@pytest.mark.parametrize("field", ["completion", "task_id", "stop"])
+def test_half_a_surrogate_pair_is_one_clear_line(
+    field: str, invoke: Callable[..., Result], answers: list[tuple[Problem, Completion]], tmp_path: Path
+) -> None:
+    (tmp_path / "completions").mkdir()
+    write_completions(tmp_path / "completions" / FILE, [completion for _, completion in answers])
+    lines = (tmp_path / "completions" / FILE).read_text("utf-8").splitlines()
+    record = json.loads(lines[2])
+    lines[2] = json.dumps(record | {field: record[field] + "\ud800"})
+    (tmp_path / "completions" / FILE).write_text("\n".join(lines) + "\n", "utf-8")
+    result = invoke("out", "--completions", str(tmp_path / "completions"))
+    assert result.exit_code == 2
+    assert "completions.jsonl:3: not a completion" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_two_sets_of_answers_are_scored_at_one_time(
+    invoke: Callable[..., Result],
+    answers: list[tuple[Problem, Completion]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While one is scored, another of the same benchmark is; the same one is not."""
+    (tmp_path / "completions").mkdir()
+    write_completions(tmp_path / "completions" / FILE, [completion for _, completion in answers])
+    real, beside = run_all, []
+
+    def meanwhile(programs: list[Program], *rest: object, **named: Any) -> list[Outcome]:
+        if not beside:
+            beside.append(None)
+            beside.append(invoke("other", "--canonical"))
+            beside.append(invoke("same", "--completions", str(tmp_path / "completions")))
+        return real(programs, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(score_module, "run_all", meanwhile)
+    assert invoke("out", "--completions", str(tmp_path / "completions")).exit_code == 0
+    assert beside[1].exit_code == 0, beside[1].output
+    assert beside[2].exit_code == 2
+    assert "already" in beside[2].output
 
 
 def test_one_thing_to_score_at_a_time(invoke: Callable[..., Result], tmp_path: Path) -> None:
