@@ -9,6 +9,7 @@ import click
 from runner.commands import interop, runs
 from runner.commands.options import FORMAT, Group
 from specs.common.errors import UserError
+from specs.loading.settings import ROOT
 
 
 @click.group(cls=Group, epilog="Example: twice check specs/experiments/smoke.yaml")
@@ -138,6 +139,22 @@ def lock(names: tuple[str, ...], only_check: bool, stamp: Path | None) -> None:
     chosen = names or tuple(str(name) for name in read_lock()["experiments"])
     changed = write_lock(chosen)
     click.echo(f"specs/lock.yaml {'written' if changed else 'unchanged'}: {', '.join(sorted(set(chosen)))}")
+
+
+@main.command(epilog="Examples: twice new mine --from smoke; twice new mine --corpus notes --licence MIT")
+@click.argument("name")
+@click.option("--from", "base", default="smoke", show_default=True, help="Experiment whose values to begin with.")
+@click.option("--corpus", type=click.Path(path_type=Path), help="Folder or file of one's own text, below the project.")
+@click.option("--licence", default="NOASSERTION", show_default=True, help="Licence of that text, as SPDX names it.")
+@click.option("--device", default="cpu", show_default=True, help="Kind of device, such as A100-80GB.")
+@click.option("--devices", type=click.IntRange(min=1), default=2, show_default=True, help="Number of devices.")
+def new(name: str, base: str, corpus: Path | None, licence: str, device: str, devices: int) -> None:
+    """Write a complete small experiment NAME, with a comment for each choice; pin and check what it names."""
+    from runner.commands.new import Choices, create
+
+    for path in create(Choices(name, base, corpus, licence, device, devices)):
+        click.echo(f"{path.relative_to(ROOT)}: written")
+    click.echo(f"next: twice check specs/experiments/{name}.yaml, then twice lock {name} && dvc repro")
 
 
 main.add_command(runs.launch)
