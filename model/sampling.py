@@ -2,7 +2,8 @@
 
 Every forward pass has one of two fixed shapes, a single prompt [1, capacity - max_new_tokens] or one token for each row
 of a tile [tile, 1] against a cache of fixed capacity; so a request's numbers round alike, whatever its neighbours are
-and however many. Its random numbers come from a stream of its own.
+and however many. Its random numbers come from a stream of its own. Portable kernels round alike in any shape: there
+nothing is padded.
 """
 
 import hashlib
@@ -70,15 +71,20 @@ class NotFiniteError(ValueError):
         self.row, self.position = row, position
 
 
-def pick(logits: Tensor, streams: Sequence[Stream | None], temperature: float, top_p: float) -> list[int]:
+def pick(
+    logits: Tensor, streams: Sequence[Stream | None], temperature: float, top_p: float, *, portable: bool = False
+) -> list[int]:
     """One token id for each row of logits fp32 [B, V]; a row without a stream yields any id and draws nothing.
 
     Nucleus sampling (Holtzman et al., 2020) by rejection: draw from the whole distribution until the token lies in the
     nucleus, which the mass of the tokens before it decides (more likely ones; of equal ones, those with lower ids). The
     distribution is that of truncating and rescaling, without sorting the vocabulary. Where the nucleus is so small that
     `_REJECTIONS` draws miss it, it is sorted out and drawn from: the same distribution.
+    `portable` does the same with kernels whose bits depend on no processor.
     Raises NotFiniteError where a row with a stream has no distribution.
     """
+    if portable:
+        return _pick_portable(logits, streams, temperature, top_p)
     if temperature == 0 or top_p == 0:
         best = logits.argmax(dim=-1, keepdim=True)
         # The greatest of all is not finite where one is NaN or infinite, or all are minus infinity.
@@ -94,6 +100,37 @@ def pick(logits: Tensor, streams: Sequence[Stream | None], temperature: float, t
             # One row at a time from here: the shape of a sum, and so its rounding, then depends on no other row.
             chosen[row] = _redraw(likely[row : row + 1], upto[row : row + 1], stream, top_p)
     return [token or 0 for token in chosen]
+
+
+def _pick_portable(logits: Tensor, streams: Sequence[Stream | None], temperature: float, top_p: float) -> list[int]:
+    def drawn(rows: Tensor, wanted: Sequence[Stream | None]) -> list[int]:
+        uniform = [0.0 if stream is None or greedy else stream.uniform() for stream in wanted]
+        numbers = torch.tensor(uniform, dtype=torch.float64)
+        return [int(token) for token in torch.ops.twice.draw(rows.contiguous(), numbers, temperature, top_p).tolist()]
+
+    greedy = temperature == 0 or top_p == 0
+    chosen = drawn(logits, streams)
+    for row, stream in enumerate(streams):
+        if stream is not None and chosen[row] == -2:
+            raise NotFiniteError(row)
+        for _ in range(_REJECTIONS):
+            if stream is None or chosen[row] >= 0:
+                break
+            chosen[row] = drawn(logits[row : row + 1], [stream])[0]
+        if stream is not None and chosen[row] < 0:
+            # So small a nucleus that the likeliest token is most of it, or all.
+            chosen[row] = _sorted_out(logits[row : row + 1], stream, temperature, top_p)
+    return [max(token, 0) for token in chosen]
+
+
+def _sorted_out(logits: Tensor, stream: Stream, temperature: float, top_p: float) -> int:
+    """A token of the nucleus of one row, from its tokens in order: sums in fp64, one after the other."""
+    shares = torch.ops.twice.likelihoods(logits.contiguous(), temperature)[0].numpy().astype(np.float64)
+    ids = np.argsort(-shares, kind="stable")
+    after = np.cumsum(shares[ids])
+    size = max(1, int((after - shares[ids] < top_p * after[-1]).sum()))
+    level = stream.uniform() * after[size - 1]
+    return int(ids[min(int(np.searchsorted(after[:size], level, side="right")), size - 1)])
 
 
 def _require_finite(values: Tensor, streams: Sequence[Stream | None]) -> None:
@@ -163,8 +200,9 @@ def sample(
         if not 1 <= len(request.prompt) <= longest:
             raise ValueError(f"a prompt of {len(request.prompt)} ids does not fit in 1 to {longest}")
     prompts = _Prompts(model, capacity, longest)
-    work = _Work(requests, sampling, finished, done)
+    work = _Work(requests, sampling, finished, done, portable=not model.arithmetic.shapes_matter)
     rows = min(rows, len(requests))
+    padded = tile if model.arithmetic.shapes_matter else 0
     groups = [_Group(prompts.cache(tile), min(tile, rows - start)) for start in range(0, rows, tile)]
     for group in groups:
         for row in range(len(group.running)):
@@ -174,10 +212,10 @@ def sample(
             if not group.busy:
                 continue
             last = [(0, 0) if index is None else work.last(index) for index in group.running]
-            last += [(0, 0)] * (tile - len(last))
+            last += [(0, 0)] * (padded - len(last))
             tokens, positions = torch.tensor(last, device=prompts.device).unsqueeze(-1).unbind(1)  # [tile, 1] each
             hidden = model.hidden(tokens, positions=positions, cache=group.cache)  # [tile, 1, C]
-            running = [*group.running, *[None] * (tile - len(group.running))]
+            running = [*group.running, *[None] * (padded - len(group.running))]
             ended = work.step(model.logits(hidden[:, -1]), running)
             for row in ended:
                 group.running[row] = work.begin(prompts, group.cache, row)
@@ -187,8 +225,17 @@ def sample(
 class _Work:
     """Requests, their answers so far, and which of them wait."""
 
-    def __init__(self, requests: Sequence[Request], sampling: Sampling, finished: Finished, done: Done | None) -> None:
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        finished: Finished,
+        done: Done | None,
+        *,
+        portable: bool,
+    ) -> None:
         self._requests, self._sampling, self._finished, self._done = requests, sampling, finished, done
+        self._portable = portable
         self.answers: list[list[int]] = [[] for _ in requests]
         self._waiting = iter(range(len(requests)))
 
@@ -210,7 +257,8 @@ class _Work:
         """Choose the next token of each request under way, logits [B, V]; the rows whose requests have ended."""
         streams = [None if index is None else self._requests[index].stream for index in running]
         try:
-            chosen = pick(logits, streams, self._sampling.temperature, self._sampling.top_p)
+            how = self._sampling
+            chosen = pick(logits, streams, how.temperature, how.top_p, portable=self._portable)
         except NotFiniteError as error:
             index = running[error.row]
             assert index is not None
@@ -246,10 +294,12 @@ class _Group:
 
 
 class _Prompts:
-    """Reads prompts one at a time, padded to one length; keeps the last: samples of one problem follow each other."""
+    """Reads prompts one at a time, padded to one length where shapes matter; keeps the last: samples of one problem
+    follow each other."""
 
     def __init__(self, model: Transformer, capacity: int, longest: int) -> None:
-        self._model, self._capacity, self._longest = model, capacity, longest
+        self._model, self._capacity = model, capacity
+        self._padded = longest if model.arithmetic.shapes_matter else 0
         self._parameter = next(model.parameters())
         self.device = self._parameter.device
         self._prompt: tuple[int, ...] = ()
@@ -264,7 +314,7 @@ class _Prompts:
         """Logits [1, V] of the token after the prompt, and a cache of one row that holds it."""
         if tuple(prompt) != self._prompt:
             self._prompt = tuple(prompt)
-            padded = [*prompt, *[0] * (self._longest - len(prompt))]
+            padded = [*prompt, *[0] * (self._padded - len(prompt))]
             hidden = self._model.hidden(torch.tensor([padded], device=self.device), cache=self._cache)
             self._logits = self._model.logits(hidden[:, len(prompt) - 1])
         return self._logits, self._cache

@@ -13,9 +13,17 @@ from specs.schema.training import Architecture
 
 
 def load_for_sampling(
-    path: Path, architecture: Architecture, vocab_size: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    path: Path,
+    architecture: Architecture,
+    vocab_size: int,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    portable: bool = False,
 ) -> Transformer:
     """The decoder with the weights of a safetensors file, as a finished run leaves them.
+
+    `portable` computes with the kernels that have the same bits on any processor.
 
     Raises UserError where the file is missing or damaged, or its tensors are not those of this architecture.
     """
@@ -24,7 +32,7 @@ def load_for_sampling(
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: no readable weights ({error}); run the training stage again") from error
     with torch.device("meta"):
-        model = Transformer(architecture, vocab_size, device=device)
+        model = Transformer(architecture, vocab_size, device=device, dtype=dtype, portable=portable)
     wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
     # A tied matrix is one parameter under two names; a file may hold it under either or both.
     in_file = {name: weights[name].shape for name in weights if name in wanted or not architecture.tie_embeddings}

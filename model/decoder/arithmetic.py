@@ -25,6 +25,8 @@ class Arithmetic(Protocol):
 
     backend: str
     """What computes attention."""
+    shapes_matter: bool
+    """Whether a row's bits depend on how many rows are computed beside it, or how long they are."""
 
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
         """[..., K] times weight [N, K]: [..., N]."""
@@ -77,6 +79,8 @@ def arithmetic(spec: training.Attention, device: str, dtype: torch.dtype, *, por
 
 class Stock:
     """Torch's own kernels. `device` and `dtype` say where and in what format they compute."""
+
+    shapes_matter = True
 
     def __init__(self, spec: training.Attention, device: str, dtype: torch.dtype) -> None:
         self.backend = backend_for(spec, device, dtype)

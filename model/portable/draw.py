@@ -1,5 +1,6 @@
 """Kernels that choose the next token from logits fp32 [rows, n]."""
 
+import math
 from collections.abc import Callable
 
 from model.portable.attend import LOWEST
@@ -14,7 +15,7 @@ STRETCH = 256
 
 
 def likeliest(program: Program) -> Kernel:
-    """The token with the largest logit, of equal ones the first: int64 [rows]."""
+    """The token with the largest logit, of equal ones the first: int64 [rows]; -2 where there is no distribution."""
     k = program.kernel("likeliest", "ppii")
     logits, tokens, rows, n = k.arguments
 
@@ -26,14 +27,31 @@ def likeliest(program: Program) -> Kernel:
             place = n - 1 - j
             return k.load(x, place, F32, 0).equals(peak).choose(place, token)
 
-        k.store(tokens, r, k.loop(0, n, 1, before, k.integer(0)))
+        token = k.loop(0, n, 1, before, k.integer(0))
+        everything = total(k, k.each(n, lambda j, s: s + k.present(exp(k, k.load(x, j) - peak), 0.0), k.zeros()))
+        k.store(tokens, r, _finite(everything).choose(token, -2))
 
     k.rows(rows, row)
     return k.done()
 
 
+def likelihoods(program: Program) -> Kernel:
+    """e^(y - largest y) of each row, y = logit / temperature: fp32 [rows, n]."""
+    k = program.kernel("likelihoods", "ppiif")
+    logits, out, rows, n, temperature = k.arguments
+    k.rows(rows, lambda r: _likelihoods(k, k.offset(logits, r * n, F32), k.offset(out, r * n, F32), n, temperature))
+    return k.done()
+
+
+def _likelihoods(k: Kernel, x: Value, out: Value, n: Value, temperature: Value) -> None:
+    k.each(n, lambda j: k.store(out, j, k.load(x, j) / temperature))
+    peak = _largest(k, out, n)
+    k.each(n, lambda j: k.store(out, j, exp(k, k.load(out, j) - peak)))
+
+
 def drawn(program: Program) -> Kernel:
-    """The token that a number u in [0, 1) falls on, int64 [rows], or -1 where it lies outside the nucleus.
+    """The token that a number u in [0, 1) falls on, int64 [rows]; -1 where it lies outside the nucleus,
+    -2 where the logits hold no distribution.
 
     e = e^(y - largest y) with y = logit / temperature, in fp32; their sums in fp64: stretches of 256 in lanes, then
     the stretches in order. The token is the first whose running sum exceeds u times the total: stretches first, then
@@ -45,9 +63,7 @@ def drawn(program: Program) -> Kernel:
 
     def row(r: Value) -> None:
         x = k.offset(logits, r * n, F32)
-        k.each(n, lambda j: k.store(work, j, k.load(x, j) / temperature))
-        peak = _largest(k, work, n)
-        k.each(n, lambda j: k.store(work, j, exp(k, k.load(work, j) - peak)))
+        _likelihoods(k, x, work, n, temperature)
         everything = _sum(k, n, lambda j: k.load(work, j))
         level = k.load(uniform, r, F64, 0) * everything
         token = _fallen(k, work, n, level)
@@ -60,10 +76,15 @@ def drawn(program: Program) -> Kernel:
 
         mass = _sum(k, n, earlier)
         inside = (mass < everything * top_p) | mass.equals(0.0)
-        k.store(tokens, r, inside.choose(token, -1))
+        k.store(tokens, r, _finite(everything).choose(inside.choose(token, -1), -2))
 
     k.loop(0, rows, 1, row)
     return k.done()
+
+
+def _finite(everything: Value) -> Value:
+    """Whether likelihoods of such a sum are a distribution: some logit is finite, and none is NaN or infinity."""
+    return (everything > 0.0) & (everything < math.inf)
 
 
 def _largest(k: Kernel, x: Value, n: Value) -> Value:
@@ -111,6 +132,7 @@ def _fallen(k: Kernel, x: Value, n: Value, level: Value) -> Value:
 
 
 def draw_kernels(program: Program) -> None:
-    """Both."""
+    """All of these."""
     likeliest(program)
+    likelihoods(program)
     drawn(program)

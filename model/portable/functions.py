@@ -43,14 +43,13 @@ def total(k: Kernel, x: Value) -> Value:
 
 
 def exp(k: Kernel, x: Value) -> Value:
-    """e^x in fp32, 0 below -87 and e^88 above 88; within 1.3 units in the last place.
+    """e^x in fp32, 0 below -87 and e^88 above 88, NaN of NaN; within 1.3 units in the last place.
 
     n = round(x / ln 2); r = x - n ln 2 in two steps (Cody and Waite, 1980); Taylor's polynomial of degree 7 by Horner;
     2^n by adding to the exponent.
     """
     low = x < -87.0
-    y = (x < 88.0).choose(x, 88.0)
-    y = low.choose(-87.0, y)
+    y = low.choose(-87.0, (x < 88.0).choose(x, 88.0))
     shifted = y * 1.4426950408889634 + 12582912.0  # 1.5 2^23: the integer stands in the low bits
     n = shifted - 12582912.0
     r = y - n * 0.693359375 - n * -2.12194440e-4
@@ -58,11 +57,11 @@ def exp(k: Kernel, x: Value) -> Value:
     for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0):
         p = p * r + coefficient
     power = (shifted.bits() - 0x4B400000) << 23
-    return low.choose(0.0, (power + p.bits()).bits())
+    return x.equals(x).choose(low.choose(0.0, (power + p.bits()).bits()), x)
 
 
 def log(k: Kernel, x: Value) -> Value:
-    """Natural logarithm in fp64 of a positive, normal number.
+    """Natural logarithm in fp64 of a normal number above 0 and below infinity; any other comes back as it is.
 
     x = m 2^e with m from 0.707 to 1.414; ln m = 2 atanh(s), s = (m - 1) / (m + 1), by its series to s^21.
     """
@@ -75,7 +74,8 @@ def log(k: Kernel, x: Value) -> Value:
     for odd in range(19, 0, -2):
         y = y * z + 1 / odd
     count = e.cast(F64)
-    return y * s * 2.0 + count * _LN2_HIGH + count * _LN2_LOW
+    value = y * s * 2.0 + count * _LN2_HIGH + count * _LN2_LOW
+    return ((x > 0.0) & (x < math.inf)).choose(value, x)
 
 
 def exp64(k: Kernel, x: Value) -> Value:

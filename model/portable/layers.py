@@ -198,6 +198,7 @@ class Portable:
     """The decoder's arithmetic with the same bits on any processor: an `Arithmetic` of `model.decoder`."""
 
     backend = "portable"
+    shapes_matter = False
 
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
         """[..., K] times weight [N, K]: [..., N]."""

@@ -35,3 +35,11 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> T
 
     divide(piece, B, least=worth(64 * V))
     return tokens
+
+
+@operation("likelihoods(Tensor logits, float temperature) -> Tensor")
+def likelihoods(logits: Tensor, temperature: float) -> Tensor:
+    """Probabilities fp32 [B, V] of tokens, each times the same number in its row."""
+    out = torch.empty_like(logits)
+    once()["likelihoods"](logits.data_ptr(), out.data_ptr(), *logits.shape, temperature)
+    return out

@@ -9,13 +9,20 @@ import torch
 from torch import Tensor
 
 VARIABLE = "TWICE_THREADS"
+_chosen = 0
 _local = threading.local()
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 
 
+def use(count: int) -> None:
+    """Compute with so many threads from now on."""
+    global _chosen
+    _chosen = count
+
+
 def count() -> int:
-    """Threads that a process computes with: TWICE_THREADS, or the cores that it may use."""
-    return int(os.environ.get(VARIABLE, 0)) or cores()
+    """Threads that this process computes with: TWICE_THREADS, or the number to `use`, or one for each core."""
+    return int(os.environ.get(VARIABLE, 0)) or _chosen or cores()
 
 
 def cores() -> int:

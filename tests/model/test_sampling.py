@@ -26,11 +26,16 @@ VOCABULARY = 320
 SETTING = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=24)
 
 
-@pytest.fixture(scope="module")
-def model() -> Transformer:
+@pytest.fixture(scope="module", params=[False, True], ids=["stock", "portable"])
+def model(request: pytest.FixtureRequest) -> Transformer:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return Transformer(SPEC, VOCABULARY).eval()
+    return Transformer(SPEC, VOCABULARY, portable=request.param).eval()
+
+
+@pytest.fixture(params=[False, True], ids=["stock", "portable"])
+def portable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
 def prompt(number: int) -> list[int]:
@@ -89,11 +94,13 @@ def test_an_answer_is_handed_over_when_it_ends(model: Transformer) -> None:
 
 
 @pytest.mark.parametrize("top_p", [0.95, 0.3])
-def test_what_is_picked_for_a_row_does_not_depend_on_the_others(top_p: float) -> None:
+def test_what_is_picked_for_a_row_does_not_depend_on_the_others(top_p: float, portable: bool) -> None:
     torch.manual_seed(3)
     logits = torch.randn(64, 5000) * 3
-    together = pick(logits, [Stream.of(row) for row in range(64)], 0.8, top_p)
-    assert together == [pick(logits[row : row + 1], [Stream.of(row)], 0.8, top_p)[0] for row in range(64)]
+    together = pick(logits, [Stream.of(row) for row in range(64)], 0.8, top_p, portable=portable)
+    assert together == [
+        pick(logits[row : row + 1], [Stream.of(row)], 0.8, top_p, portable=portable)[0] for row in range(64)
+    ]
 
 
 def test_another_seed_gives_other_samples(model: Transformer) -> None:
@@ -132,34 +139,36 @@ def test_a_prompt_that_does_not_fit_is_refused(model: Transformer) -> None:
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.75, 0.5, 0.1])
-def test_picks_follow_the_nucleus(top_p: float) -> None:
+def test_picks_follow_the_nucleus(top_p: float, portable: bool) -> None:
     """Of probabilities .4 .3 .2 .1 the nucleus keeps the fewest that reach top_p, rescaled."""
     shares = [0.2, 0.4, 0.1, 0.3]
     kept = {1.0: [0, 1, 2, 3], 0.75: [0, 1, 3], 0.5: [1, 3], 0.1: [1]}[top_p]
     logits = torch.tensor([shares]).log().repeat(20, 1)
     streams = [Stream.of("row", row) for row in range(20)]
-    counts = Counter(token for _ in range(500) for token in pick(logits, streams, 1.0, top_p))
+    counts = Counter(token for _ in range(500) for token in pick(logits, streams, 1.0, top_p, portable=portable))
     assert set(counts) == set(kept)
     for token in kept:
         # Standard error at most 0.005.
         assert counts[token] / 10_000 == pytest.approx(shares[token] / sum(shares[k] for k in kept), abs=0.025)
 
 
-def test_of_equal_tokens_those_with_lower_ids_are_in_the_nucleus() -> None:
+def test_of_equal_tokens_those_with_lower_ids_are_in_the_nucleus(portable: bool) -> None:
     logits = torch.zeros(50, 10)
     streams = [Stream.of(row) for row in range(50)]
-    assert {token for _ in range(20) for token in pick(logits, streams, 1.0, 0.3)} == {0, 1, 2}
+    assert {token for _ in range(20) for token in pick(logits, streams, 1.0, 0.3, portable=portable)} == {0, 1, 2}
 
 
-def test_temperature_sharpens_and_zero_takes_the_best() -> None:
+def test_temperature_sharpens_and_zero_takes_the_best(portable: bool) -> None:
     logits = torch.tensor([[0.0, 1.0, 0.5]]).repeat(50, 1)
     streams = [Stream.of(row) for row in range(50)]
 
     def best(temperature: float) -> int:
-        return sum(token == 1 for _ in range(20) for token in pick(logits, streams, temperature, 1.0))
+        return sum(
+            token == 1 for _ in range(20) for token in pick(logits, streams, temperature, 1.0, portable=portable)
+        )
 
     assert best(5.0) < best(0.5) < best(0.05) <= 1000
-    assert pick(logits, [None] * 50, 0, 1.0) == [1] * 50
+    assert pick(logits, [None] * 50, 0, 1.0, portable=portable) == [1] * 50
 
 
 @given(st.integers(0, 2**32), st.text(max_size=20), st.integers(0, 1000))
@@ -204,20 +213,22 @@ BROKEN = {
 
 @pytest.mark.parametrize("temperature", [0, 0.8])
 @pytest.mark.parametrize("name", BROKEN)
-def test_logits_without_a_distribution_are_an_error_that_names_the_row(name: str, temperature: float) -> None:
+def test_logits_without_a_distribution_are_an_error_that_names_the_row(
+    name: str, temperature: float, portable: bool
+) -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0], BROKEN[name], [0.0, 1.0, 2.0]])
     streams = [Stream.of(row) for row in range(3)]
     with pytest.raises(NotFiniteError) as caught:
-        pick(logits, streams, temperature, 0.9)
+        pick(logits, streams, temperature, 0.9, portable=portable)
     assert caught.value.row == 1
     # A row that nobody reads may hold anything.
-    assert len(pick(logits, [streams[0], None, streams[2]], temperature, 0.9)) == 3
+    assert len(pick(logits, [streams[0], None, streams[2]], temperature, 0.9, portable=portable)) == 3
 
 
-def test_some_logits_of_minus_infinity_are_tokens_that_never_come() -> None:
+def test_some_logits_of_minus_infinity_are_tokens_that_never_come(portable: bool) -> None:
     logits = torch.tensor([[float("-inf"), 1.0, float("-inf")]]).repeat(20, 1)
     for temperature in (0, 0.8):
-        assert pick(logits, [Stream.of(row) for row in range(20)], temperature, 0.95) == [1] * 20
+        assert pick(logits, [Stream.of(row) for row in range(20)], temperature, 0.95, portable=portable) == [1] * 20
 
 
 def test_a_model_that_breaks_in_the_middle_is_named_by_request_and_position(model: Transformer) -> None:
@@ -253,12 +264,12 @@ class Counted(Stream):
 
 
 @pytest.mark.parametrize("top_p", [1e-9, 1e-6, 1e-3, 0.05, 0.5])
-def test_a_draw_takes_bounded_work_however_small_the_nucleus(top_p: float) -> None:
+def test_a_draw_takes_bounded_work_however_small_the_nucleus(top_p: float, portable: bool) -> None:
     """Of 4,000 tokens that are nearly equally likely a nucleus of a billionth holds one."""
     torch.manual_seed(5)
     logits = torch.randn(40, 4000) * 1e-3
     streams = [Counted.of(row) for row in range(40)]
-    chosen = pick(logits, streams, 1.0, top_p)
+    chosen = pick(logits, streams, 1.0, top_p, portable=portable)
     assert max(stream.draws for stream in streams) <= 18
     for row, token in enumerate(chosen):
         likely = logits[row].double().softmax(dim=-1)
@@ -268,20 +279,20 @@ def test_a_draw_takes_bounded_work_however_small_the_nucleus(top_p: float) -> No
 
 
 @pytest.mark.parametrize("top_p", [0.03, 0.1])
-def test_a_nucleus_that_is_sorted_out_follows_the_same_distribution(top_p: float) -> None:
+def test_a_nucleus_that_is_sorted_out_follows_the_same_distribution(top_p: float, portable: bool) -> None:
     """Three tokens share what 997 leave: most draws miss them, and what is drawn then has the shares of the three."""
     shares = torch.full((1000,), (1 - 0.1) / 997)
     shares[[500, 20, 700]] = torch.tensor([0.05, 0.03, 0.02])
     kept = {0.03: {500: 1.0}, 0.1: {500: 0.5, 20: 0.3, 700: 0.2}}[top_p]
     logits = shares.log().repeat(50, 1)
     streams = [Stream.of("row", row) for row in range(50)]
-    counts = Counter(token for _ in range(100) for token in pick(logits, streams, 1.0, top_p))
+    counts = Counter(token for _ in range(100) for token in pick(logits, streams, 1.0, top_p, portable=portable))
     assert set(counts) == set(kept)
     for token, share in kept.items():
         assert counts[token] / 5000 == pytest.approx(share, abs=0.03)
 
 
-def test_of_equal_tokens_a_nucleus_that_is_sorted_out_holds_those_with_lower_ids() -> None:
+def test_of_equal_tokens_a_nucleus_that_is_sorted_out_holds_those_with_lower_ids(portable: bool) -> None:
     logits = torch.zeros(50, 1000)
     streams = [Stream.of(row) for row in range(50)]
-    assert {token for _ in range(20) for token in pick(logits, streams, 1.0, 0.0025)} == {0, 1, 2}
+    assert {token for _ in range(20) for token in pick(logits, streams, 1.0, 0.0025, portable=portable)} == {0, 1, 2}

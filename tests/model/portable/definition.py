@@ -64,10 +64,11 @@ def exp(x: Array) -> Array:
     for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1, 1):
         p = p * r + f32(c)
     power = (shifted.view(np.uint32) - np.uint32(0x4B400000)) << 23
-    return np.where(x < -87, f32(0), (power + p.view(np.uint32)).view(f32))
+    return np.where(np.isnan(x), x, np.where(x < -87, f32(0), (power + p.view(np.uint32)).view(f32)))
 
 
 def log(x: Array) -> Array:
+    """Of numbers above 0 and below infinity."""
     word = np.asarray(x, f64).view(np.int64)
     e = (word - 0x3FE6A09E00000000) >> 52
     m = (word - (e << 52)).view(f64)
@@ -188,3 +189,33 @@ def adamw(p: Array, g: Array, m: Array, v: Array, update: int, lr: float, decay:
     v = v * f32(0.95) + g * g * f32(1 - 0.95)
     root, rate = f32(math.sqrt(1 - power(0.95, update))), f32(lr / (1 - power(0.9, update)))
     return p * f32(1 - lr * decay) - m / (np.sqrt(v) / root + f32(1e-8)) * rate, m, v
+
+
+def stretched(values: Array) -> float:
+    """Sum in fp64: stretches of 256 in lanes, then the stretches in order."""
+    total = 0.0
+    for start in range(0, len(values), 256):
+        total = total + float(folded(values[None, start : start + 256].astype(f64))[0])
+    return total
+
+
+def drawn(logits: Array, uniform: float, temperature: float, top_p: float) -> int:
+    """The token that a number falls on; -1 outside the nucleus."""
+    y = logits / f32(temperature)
+    e = exp(y - y.max())
+    everything = stretched(e)
+    level, run, token = uniform * everything, 0.0, len(e) - 1
+    for start in range(0, len(e), 256):
+        after = run + stretched(e[start : start + 256])
+        if level < after:
+            stretch, token = e[start : start + 256], min(start + 256, len(e)) - 1
+            for i, value in enumerate(stretch.tolist()):
+                run = run + value
+                if level < run:
+                    token = start + i
+                    break
+            break
+        run = after
+    ids = np.arange(len(e))
+    mass = stretched(np.where((e > e[token]) | ((e == e[token]) & (ids < token)), e, f32(0)))
+    return token if mass < everything * top_p or mass == 0 else -1

@@ -96,8 +96,10 @@ class Model:
         dx, self.grads[name] = r.norm_backward(self.form, g, x, self.weights[name], by)
         return dx
 
-    def loss(self, tokens: Array, targets: Array, documents: Array, windows: Any, scale: float) -> float:
-        """The loss of a micro-batch; leaves the gradients of all weights."""
+    def loss(
+        self, tokens: Array, targets: Array, documents: Array, windows: Any, scale: float, learnt: Array | None = None
+    ) -> float:
+        """The loss of a micro-batch; leaves the gradients of all weights. `learnt`: bool [B, T], none for all."""
         eps, tape = self.spec.norm_eps, []
         output = "embedding.weight" if self.spec.tie_embeddings else "output.weight"
         x = self.weights["embedding.weight"][tokens.reshape(-1)]
@@ -114,9 +116,11 @@ class Model:
             x = self.form.rounded(middle + self.linear(at + "feed_forward.down.weight", wide))
         last, by = r.norm(self.form, x, self.weights["norm.weight"], eps)
         logits = self.form.product(last, self.weights[output].T)
-        losses, slopes = r.entropy(self.form, logits, targets.reshape(-1), scale)
-        dlast = self.form.rounded(self.form.product(slopes, self.weights[output]))
-        head = self.form.rounded(self.form.product(slopes.T, last))
+        chosen = np.ones(len(last), bool) if learnt is None else learnt.reshape(-1)
+        losses, slopes = r.entropy(self.form, logits[chosen], targets.reshape(-1)[chosen], scale)
+        dlast = np.zeros_like(last)
+        dlast[chosen] = self.form.rounded(self.form.product(slopes, self.weights[output]))
+        head = self.form.rounded(self.form.product(slopes.T, last[chosen]))
         g = self.norm_backward("norm.weight", dlast, x, by)
         for layer in reversed(tape):
             g = self.layer_backward(g, *layer)
@@ -140,9 +144,24 @@ class Model:
         return self.form.rounded(g + self.norm_backward(at + "attention_norm.weight", dy, x, by))
 
 
-def initial(spec: Architecture, shapes: dict[str, tuple[int, ...]], seed: int) -> Weights:
+def shapes_of(spec: Architecture, vocabulary: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all weights, in the order in which norms are added."""
+    d, heads = spec.d_model, (spec.n_heads + 2 * spec.kv_heads) * spec.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary, d)}
+    for index in range(spec.n_layers):
+        at = f"blocks.{index}."
+        shapes |= {at + "attention_norm.weight": (d,), at + "attention.qkv.weight": (heads, d)}
+        shapes |= {at + "attention.out.weight": (d, d), at + "feed_forward_norm.weight": (d,)}
+        shapes |= {
+            at + "feed_forward.gate_up.weight": (2 * spec.d_ff, d),
+            at + "feed_forward.down.weight": (d, spec.d_ff),
+        }
+    return shapes | {"norm.weight": (d,)} | ({} if spec.tie_embeddings else {"output.weight": (vocabulary, d)})
+
+
+def initial(spec: Architecture, vocabulary: int, seed: int) -> Weights:
     """fp32 weights at the start."""
-    made = {}
+    made, shapes = {}, shapes_of(spec, vocabulary)
     for name, shape in shapes.items():
         small = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
         std = f32(spec.init_std / math.sqrt(2 * spec.n_layers) if small else spec.init_std)

@@ -57,7 +57,7 @@ def learn(model: Transformer) -> tuple[float, dict[str, Tensor]]:
 @pytest.mark.parametrize(("dtype", "tied"), [(torch.bfloat16, False), (torch.float32, True)])
 def test_a_second_implementation_by_the_definition_gives_the_same_bits(dtype: torch.dtype, tied: bool) -> None:
     model, form = build(dtype, tie_embeddings=tied), definition.Form(dtype == torch.bfloat16)
-    weights = initial(model.spec, {n: tuple(p.shape) for n, p in model.named_parameters()}, 3)
+    weights = initial(model.spec, VOCABULARY, 3)
     for name, parameter in model.named_parameters():
         assert np.array_equal(parameter.detach().float().numpy(), form.rounded(weights[name])), name
     loss, gradients = learn(model)
