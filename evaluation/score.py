@@ -60,6 +60,19 @@ def score(
     sandbox cannot start.
     """
     programs = [protocol.program(problem, completion.completion) for problem, completion in answers]
+    return run_programs(programs, limits, tier=tier, audit=audit, workers=workers, verdicts=verdicts)
+
+
+def run_programs(
+    programs: Sequence[Program | None],
+    limits: Limits,
+    *,
+    tier: Tier = "T0",
+    audit: bool = False,
+    workers: int | None = None,
+    verdicts: Path | None = None,
+) -> Scored:
+    """The same for programs; none stands for an answer that holds no program."""
     nothing = Outcome("extraction", "the answer holds no program that defines the function asked for")
     known = Verdicts(verdicts)
 

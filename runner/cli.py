@@ -8,6 +8,7 @@ import click
 
 from runner.commands import interop, runs
 from runner.commands.options import FORMAT, Group
+from runner.commands.score import score
 from specs.common.errors import UserError
 from specs.loading.settings import ROOT
 
@@ -165,6 +166,7 @@ main.add_command(runs.results)
 main.add_command(interop.exporting)
 main.add_command(interop.importing)
 main.add_command(interop.problems)
+main.add_command(score)
 
 
 if __name__ == "__main__":
