@@ -64,8 +64,13 @@ def launch(stage: str, profile: Path | None, ranks: int | None, accept: bool, re
     show_default=True,
     help="Where the run's inputs are looked for, by digest.",
 )
-@click.option("--tolerance", type=click.FloatRange(0), help="Relative difference of losses to accept, such as 0.01.")
-@click.option("--statement", type=click.Path(path_type=Path), help="Write what was shown as an in-toto statement.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    help="Relative difference of numbers, tensors and the held-out loss to accept, such as 0.01.",
+)
+@click.option("--dirty", is_flag=True, help="Execute where no commit names this checkout; the difference is recorded.")
+@click.option("--attestation", type=click.Path(path_type=Path), help="Write what was shown as an in-toto statement.")
 @FORMAT
 def verify(
     run: Path,
@@ -75,7 +80,8 @@ def verify(
     device: str,
     inputs: Path,
     tolerance: float | None,
-    statement: Path | None,
+    dirty: bool,
+    attestation: Path | None,
     form: str,
 ) -> None:
     """Execute RUN again and compare; say how far it is shown: recorded, within tolerance, or bitwise.
@@ -84,33 +90,35 @@ def verify(
     """
     from runner.launching.launch import StoppedError
     from runner.training.job import STOPPED, parse_steps
-    from runner.verification import attestation as stating
+    from runner.verification import attestation as attesting
     from runner.verification import verify as verifying
-    from runner.verification.run_folder import read_history
+    from runner.verification.recorded_run import read_run
     from specs.common.files import write_json
+    from specs.common.tables import printable
     from specs.estimates.devices import device as known
 
-    history = read_history(run)
-    wanted = parse_steps(steps, history.spec["steps"], "--steps") if steps else None
+    recorded_run = read_run(run)
+    wanted = parse_steps(steps, recorded_run.spec["steps"], "--steps") if steps else None
     try:
         verdict = verifying.verify(
-            history,
+            recorded_run,
             steps=wanted,
             ranks=ranks,
             device=known(device).name,  # type: ignore[arg-type]
             inputs=inputs,
             tolerance=tolerance,
             execute=not recorded,
+            dirty=dirty,
         )
     except StoppedError as stopped:
-        click.echo(f"verify: {stopped}; run the same command to go on", err=True)
+        click.echo(f"verify: {stopped}; nothing is shown, and nothing was kept", err=True)
         sys.exit(STOPPED)
     if form == "json":
         click.echo(json.dumps(verdict.as_json(), indent=2))
     else:
-        click.echo("\n".join(verifying.lines(verdict, history)))
-    if statement is not None and verdict.level is not None:
-        write_json(statement, stating.statement(history, verdict))
+        click.echo("\n".join(map(printable, verifying.lines(verdict, recorded_run))))
+    if attestation is not None and verdict.level is not None:
+        write_json(attestation, attesting.attestation(recorded_run, verdict))
     sys.exit(0 if verdict.level else 1)
 
 
@@ -124,13 +132,14 @@ def compare(one: Path, other: Path, form: str) -> None:
     Each is the folder of a finished run, or the scratch folder of one in progress.
     """
     from runner.verification import compare as comparing
-    from runner.verification.run_folder import read_history
+    from runner.verification.recorded_run import read_run
+    from specs.common.tables import printable
 
-    found = comparing.compare(read_history(one), read_history(other))
+    found = comparing.compare(read_run(one), read_run(other))
     if form == "json":
         click.echo(json.dumps(found.as_json(), indent=2))
     else:
-        click.echo("\n".join(comparing.lines(found, one, other)))
+        click.echo("\n".join(map(printable, comparing.lines(found, one, other))))
     sys.exit(0 if found.same else 1)
 
 
@@ -140,9 +149,9 @@ def compare(one: Path, other: Path, form: str) -> None:
 @click.option("--step", type=click.IntRange(min=1), help="After which step; the newest checkpoint where none is given.")
 def weights(run: Path, out: Path, step: int | None) -> None:
     """Write the weights of a checkpoint of RUN as one safetensors file. (A finished run has its own.)"""
-    from runner.verification.run_folder import export_weights, read_history
+    from runner.verification.recorded_run import export_weights, read_run
 
-    click.echo(f"{out}: the weights after step {export_weights(read_history(run), step, out)}")
+    click.echo(f"{out}: the weights after step {export_weights(read_run(run), step, out)}")
 
 
 @click.command(

@@ -1,52 +1,51 @@
-"""A run executed again, whole or in part, and held against what was recorded of it."""
+"""What is shown of a run: held against itself, executed again, and compared to the last byte."""
 
-import os
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_pipeline.tokens.token_store import MANIFEST, TokenStore
-from runner.launching.launch import launch
-from runner.training import checkpoint_files
-from runner.training.device import require_devices
-from runner.training.job import Job, require_ranks
-from runner.verification import compare
-from runner.verification.compare import Comparison, without_chain
-from runner.verification.run_folder import History, read_history
+from runner.verification import compare, deviation
+from runner.verification.checkout import Checkout, read_checkout, require_named
+from runner.verification.compare import Comparison
+from runner.verification.consistency import inconsistencies, strays
+from runner.verification.deviation import Deviation
+from runner.verification.divergence import computed
+from runner.verification.recorded_run import RecordedRun
+from runner.verification.rerun import Inputs, execute, find_inputs, private_folder
 from specs.common.errors import UserError
-from specs.common.files import replacing, sha256_file, write_json
+from specs.common.files import json_text, sha256_file
 from specs.common.run_folder import RunFolder
-from specs.pipeline import code, stage
 from specs.schema.experiment import Device
-from specs.schema.training import Training
 
 Level = Literal["recorded", "within tolerance", "bitwise"]
 
 
 @dataclass(frozen=True)
-class Again:
+class Rerun:
     """What a second execution of some steps showed."""
 
     first: int
     last: int
     whole: bool
-    """Whether these are all steps, up to the finished weights."""
+    """Whether these are all steps, up to the finished run."""
     ranks: int
     device: Device
-    different: int
+    differing_steps: int
     """Steps that are not equal to the bit."""
-    weights_equal: bool
-    """Whether the finished weights have the recorded sha256 (true where only a part was executed)."""
-    farthest: float
-    """Largest relative difference of a loss."""
-    comparison: Comparison
+    differing_files: list[str]
+    """Files of the finished run that are not equal to the byte; none of a part."""
+    deviation: Deviation | None
+    """Where bits differ: how far."""
+    comparison: Comparison | None
+    """Where bits differ: where they begin to."""
+    notes: tuple[str, ...] = ()
+    """Checkpoints that were not begun from."""
 
     @property
     def bitwise(self) -> bool:
         """Whether all that was executed again is equal to the bit."""
-        return self.different == 0 and self.weights_equal
+        return not self.differing_steps and not self.differing_files
 
 
 @dataclass(frozen=True)
@@ -54,46 +53,44 @@ class Verdict:
     """What is shown of a run."""
 
     problems: list[str]
-    """What contradicts itself in the record."""
-    again: Again | None
-    """The second execution; none where none was asked for, or the record was not whole."""
+    """What contradicts itself in the run."""
+    rerun: Rerun | None
+    """The second execution; none where only the record was asked about, or the record was not whole."""
     tolerance: float | None
+    digests: dict[str, str] = field(default_factory=dict)
+    """sha256 of the files that were checked, by name."""
+    checkout: Checkout | None = None
+    """The code that was executed; none where nothing was."""
 
     @property
     def level(self) -> Level | None:
         """The highest level that is shown; none where the run is not what was recorded."""
         if self.problems:
             return None
-        if self.again is None:
+        if self.rerun is None:
             return "recorded"
-        if self.again.bitwise:
+        if self.rerun.bitwise:
             return "bitwise"
-        within = self.tolerance is not None and self.again.farthest <= self.tolerance
-        return "within tolerance" if within else None
+        far = self.rerun.deviation
+        return "within tolerance" if self.tolerance is not None and far and far.within(self.tolerance) else None
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""
-        again = self.again
+        rerun = self.rerun and asdict(self.rerun) | {"bitwise": self.rerun.bitwise}
+        if rerun and self.rerun and self.rerun.deviation:
+            rerun["deviation"] = self.rerun.deviation.as_json()
         return {
             "level": self.level,
             "problems": self.problems,
             "tolerance": self.tolerance,
-            "again": again
-            and {
-                "steps": [again.first, again.last],
-                "whole": again.whole,
-                "ranks": again.ranks,
-                "device": again.device,
-                "bitwise": again.bitwise,
-                "steps_that_differ": again.different,
-                "largest_relative_loss_difference": again.farthest,
-                "comparison": again.comparison.as_json(),
-            },
+            "digests": self.digests,
+            "checkout": self.checkout and self.checkout.as_json(),
+            "rerun": rerun,
         }
 
 
 def verify(
-    run: History,
+    run: RecordedRun,
     *,
     steps: tuple[int, int] | None,
     ranks: int,
@@ -101,22 +98,32 @@ def verify(
     inputs: Path,
     tolerance: float | None,
     execute: bool = True,
+    dirty: bool = False,
 ) -> Verdict:
     """Check a run's record; then execute it again, or the steps from `steps[0]` to `steps[1]`, and compare.
 
-    Inputs are found below the folder `inputs` by their digests. A part begins at the newest whole checkpoint before it,
-    or at the beginning where there is none. `tolerance`: relative difference of losses that is accepted where bits
-    differ. Raises UserError where it cannot be executed here, and StoppedError where it was asked to stop: calling it
-    again goes on.
+    All is done on copies in a new private folder, so that neither what lies in a shared folder nor what changes
+    meanwhile is believed. Inputs are found below the folder `inputs` by their digests. A part begins at the newest
+    checkpoint before it whose tensors the journal states, or at step 1. `tolerance`: relative difference of numbers,
+    of tensors and of the held-out loss that is accepted where bits differ. `dirty`: execute even where no commit names
+    the code. Raises UserError where it cannot be executed here, and StoppedError where it was asked to stop.
     """
-    problems = list(run.inconsistencies())
-    again = None
-    if execute and not problems:
-        again = _execute(run, steps, ranks, device, inputs)
-    return Verdict(problems, again, tolerance)
+    checkout = read_checkout() if execute else None
+    if checkout is not None:
+        require_named(checkout, dirty=dirty)
+    with private_folder() as private:
+        copy = run.copied(private / "given")
+        digests = {path.name: sha256_file(path) for path in sorted(copy.folder.iterdir())}
+        problems = [line.replace(str(copy.folder), str(run.folder)) for line in inconsistencies(copy)]
+        problems += strays(run)
+        rerun = None
+        if execute and not problems:
+            (private / "again").mkdir()
+            rerun = _rerun(run, copy, steps, ranks, device, find_inputs(run, inputs), private / "again")
+        return Verdict(problems, rerun, tolerance, digests, checkout)
 
 
-def lines(verdict: Verdict, run: History) -> Iterator[str]:
+def lines(verdict: Verdict, run: RecordedRun) -> Iterator[str]:
     """The verdict for people."""
     if verdict.problems:
         yield "record    damaged"
@@ -126,137 +133,95 @@ def lines(verdict: Verdict, run: History) -> Iterator[str]:
         yield f"record    whole: {run.stage}, chain from {run.start[:16]}{weights}"
         for change in (run.record or {}).get("code_changes", ()):
             yield f"code      {change['from'][:16]} until step {change['step']}, then {change['to'][:16]}: accepted"
-    if (again := verdict.again) is not None:
-        part = "" if again.whole else f" of {run.spec['steps']}"
-        number = f"{again.ranks} rank{'s' if again.ranks > 1 else ''}"
-        yield f"executed  steps {again.first} to {again.last}{part} again, on {number} ({again.device})"
-        if not again.bitwise:
-            yield f"          {again.different} steps differ; losses by {again.farthest:.3g} of their value at most"
-            yield from (
-                f"          {line}" for line in compare.lines(again.comparison, Path("recorded"), Path("again"))
-            )
+    if (rerun := verdict.rerun) is not None:
+        yield from _rerun_lines(rerun, run.spec["steps"], verdict.checkout)
     match verdict.level:
+        case "bitwise" if verdict.rerun and verdict.rerun.whole:
+            yield "verdict   bitwise: every loss, norm and weight is the same"
         case "bitwise":
-            what = "every loss, norm and weight" if verdict.again and verdict.again.whole else "each of these steps"
-            yield f"verdict   bitwise: {what} is the same"
+            yield "verdict   bitwise: each of these steps is the same"
         case "within tolerance":
-            yield f"verdict   within tolerance: every loss within {verdict.tolerance:g} of its value"
+            what = (
+                "every number, tensor and the held-out loss of the weights" if rerun and rerun.whole else "each number"
+            )
+            yield f"verdict   within tolerance: {what} within {verdict.tolerance:g} of its value"
         case "recorded":
             yield "verdict   recorded: it is what was written; nothing was executed again"
         case None:
             yield "verdict   not verified"
 
 
-def _execute(run: History, steps: tuple[int, int] | None, ranks: int, device: Device, inputs: Path) -> Again:
-    training = Training.model_validate(run.spec["training"])
-    require_ranks(training, ranks)
-    require_devices(device, ranks)
-    recorded = sum(1 for _ in run.entries())
-    first, last = steps or (1, recorded)
-    if last > recorded:
-        raise UserError(f"{run.folder} has only {recorded} steps yet")
+def _rerun_lines(rerun: Rerun, steps: int, checkout: Checkout | None) -> Iterator[str]:
+    if checkout is not None:
+        yield f"with      {checkout.line()}"
+    yield from (f"note      {note}" for note in rerun.notes)
+    part = "" if rerun.whole else f" of {steps}"
+    number = f"{rerun.ranks} rank{'s' if rerun.ranks > 1 else ''}"
+    yield f"executed  steps {rerun.first} to {rerun.last}{part} again, on {number} ({rerun.device})"
+    indent = " " * 10
+    if rerun.differing_steps:
+        yield f"{indent}{rerun.differing_steps} steps differ"
+    for name in rerun.differing_files:
+        yield f"{indent}{name} has other bytes than were made here"
+    if rerun.deviation is not None:
+        yield from (indent + line for line in deviation.lines(rerun.deviation))
+    if rerun.comparison is not None and not rerun.comparison.same:
+        yield from (indent + line for line in compare.lines(rerun.comparison, Path("recorded"), Path("again")))
+
+
+def _rerun(
+    run: RecordedRun,
+    copy: RecordedRun,
+    steps: tuple[int, int] | None,
+    ranks: int,
+    device: Device,
+    inputs: Inputs,
+    folder: Path,
+) -> Rerun:
+    count = sum(1 for _ in copy.entries())
+    first, last = steps or (1, count)
+    if last > count:
+        raise UserError(f"{run.folder} has only {count} steps yet")
     whole = steps is None and run.record is not None
-    start = _checkpoint_before(run, first)
-    begin = checkpoint_files.step_of(start) + 1 if start else 1
-    store, initial = _find_inputs(run, inputs)
-    section = {"run": run.start, "from": begin, "to": last, "whole": whole, "device": device}
-    with stage.scratch(run.stage, section, run.inputs, label="verify") as scratch:
-        files = RunFolder(scratch)
-        if start is not None and not checkpoint_files.find(files.checkpoints):
-            with replacing(files.checkpoints / start.name) as folder:
-                shutil.copytree(start, folder, copy_function=_link)
-        job = Job.model_validate(
-            run.spec
-            | {
-                "stage": run.stage,
-                "name": "again",
-                "training": training.model_dump(mode="json"),
-                "level": run.level,
-                "device": device,
-                "inputs": run.inputs,
-                "store": str(store.resolve()),
-                "initial": str(initial.resolve()) if initial else None,
-                "scratch": str(scratch),
-                "code": _code(start),
-                "measured": str(scratch / "measured"),
-                "until": None if whole else last,
-            }
-        )
-        if job.identity != run.start:
-            raise UserError(
-                f"{run.folder} was made by a version of this code whose spec has other fields: "
-                "check out the commit in its measured environment.json, and verify it there"
-            )
-        write_json(files.job, job.model_dump(mode="json"))
-        if not files.finished.path.is_dir():
-            launch(files.job, ranks, job.threads)
-        again = read_history(files.finished.path if whole else scratch)
-        differing, farthest = _hold_against(run, again, begin, last)
-        weights = not whole or sha256_file(files.finished.weights) == sha256_file(RunFolder(run.folder).weights)
-        comparison = compare.compare(run if whole else _part(run, scratch, last), again)
-        return Again(begin, last, whole, ranks, device, differing, weights, farthest, comparison)
+    checkpoints = {} if whole else run.checkpoints()
+    done = execute(
+        copy, checkpoints, first, last, whole=whole, ranks=ranks, device=device, inputs=inputs, folder=folder
+    )
+    pairs = zip(copy.entries(), done.run.entries(), strict=False)
+    executed = [(one, other) for one, other in pairs if done.first <= one["step"] <= last]
+    differing = sum(computed(one) != computed(other) for one, other in executed)
+    differing += last - done.first + 1 - len(executed)
+    files = _differing_files(copy, done.run) if whole else []
+    far = found = None
+    if differing or files:
+        far = deviation.deviation(copy, done.run, done.first, last, whole=whole, inputs=inputs)
+        found = compare.compare(copy if whole else _part(copy, folder / "part", last), done.run)
+    return Rerun(done.first, last, whole, ranks, device, differing, files, far, found, done.notes)
 
 
-def _hold_against(run: History, again: History, first: int, last: int) -> tuple[int, float]:
-    """Steps from first to last whose lines differ, and the largest relative difference of their losses."""
-    differing, farthest = 0, 0.0
-    for one, other in zip(run.entries(), again.entries(), strict=False):
-        if first <= one["step"] <= last:
-            differing += without_chain(one) != without_chain(other)
-            a, b = one["loss"], other["loss"]
-            farthest = max(farthest, abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0)
-    return differing, farthest
+def _differing_files(given: RecordedRun, made: RecordedRun) -> list[str]:
+    """Names of a finished run's files that are not those made here, byte for byte.
+
+    Where the run states that its code was changed on the way, it is held against what one code would have written.
+    """
+    assert given.record is not None
+    if "code_changes" not in given.record:
+        steps = given.files.steps.read_bytes() == made.files.steps.read_bytes()
+        record = given.files.record.read_bytes() == made.files.record.read_bytes()
+    else:
+        entries = list(given.results())
+        steps = entries == list(made.entries())
+        chain = {"start": given.start, "end": entries[-1]["chain"]}
+        stated = {key: value for key, value in given.record.items() if key != "code_changes"}
+        record = json_text(stated | {"chain": chain}).encode() == made.files.record.read_bytes()
+    weights = sha256_file(given.files.weights) == sha256_file(made.files.weights)
+    names = (given.files.steps, given.files.record, given.files.weights)
+    return [path.name for path, equal in zip(names, (steps, record, weights), strict=True) if not equal]
 
 
-def _code(start: Path | None) -> code.Code | None:
-    """This code, allowed to begin at a checkpoint of whatever code: the steps that follow tell whether they agree."""
-    own = code.current()
-    if own is None or start is None:
-        return own
-    return own.model_copy(update={"accepted": (*own.accepted, checkpoint_files.read_manifest(start)["code"])})
-
-
-def _part(run: History, scratch: Path, last: int) -> History:
+def _part(run: RecordedRun, folder: Path, last: int) -> RecordedRun:
     """The run as it was after a step."""
-    folder = scratch / "recorded"
-    folder.mkdir(exist_ok=True)
-    with RunFolder(run.folder).steps.open("rb") as file, RunFolder(folder).steps.open("wb") as part:
+    folder.mkdir()
+    with run.files.steps.open("rb") as file, RunFolder(folder).steps.open("wb") as part:
         part.writelines(line for _, line in zip(range(last), file, strict=False))
-    return History(folder, run.stage, run.level, run.spec, run.inputs, run.start, None)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # on another file system
-        shutil.copyfile(source, target)
-
-
-def _checkpoint_before(run: History, step: int) -> Path | None:
-    """The newest checkpoint before a step that is whole; none where there is none."""
-    for path in reversed([path for at, path in run.checkpoints().items() if at < step]):
-        try:
-            checkpoint_files.verify(path)
-        except checkpoint_files.DamagedError:
-            continue
-        return path
-    return None
-
-
-def _find_inputs(run: History, folder: Path) -> tuple[Path, Path | None]:
-    """The token store and, where the run had one, the file of first weights: whatever has the recorded digest."""
-
-    def find(what: str, name: str, digest: str) -> Path:
-        for path in sorted(folder.rglob(name)):
-            if path.is_file() and sha256_file(path) == digest:
-                return path
-        raise UserError(
-            f"{what} of {run.folder} is not below {folder}: no {name} there has sha256 {digest}; "
-            "give the folder with --inputs, or make it with `dvc repro` or `dvc pull`"
-        )
-
-    store = find("the token store", MANIFEST, run.inputs["token_store"]).parent
-    TokenStore.open(store, verify=True)
-    if "weights" not in run.inputs:
-        return store, None
-    return store, find("the pretrained model", RunFolder(folder).weights.name, run.inputs["weights"])
+    return RecordedRun(folder, run.stage, run.level, run.spec, run.inputs, run.start, None)

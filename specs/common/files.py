@@ -93,9 +93,13 @@ def write_bytes(target: Path, data: bytes) -> None:
 
 
 def write_json(target: Path, value: object) -> None:
-    """Write a value as indented JSON with sorted keys, whole or not at all."""
-    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(target, text.encode() + b"\n")
+    """Write a value as `json_text`, whole or not at all."""
+    write_bytes(target, json_text(value).encode())
+
+
+def json_text(value: object) -> str:
+    """A value as the JSON that files hold: indented, keys sorted. NaN and infinities raise ValueError."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _remove(path: Path) -> None:

@@ -16,6 +16,11 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: str 
     return lines
 
 
+def printable(text: str) -> str:
+    """Text of others for a terminal: what is no printable character is told by its escape, as `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
 def bar(share: float, width: int = 30) -> str:
     """A bar that is `share` of `width` long, to an eighth of a character; never longer than `width`."""
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runner.verification.compare import compare as compare_runs
-from runner.verification.run_folder import read_history
+from runner.verification.consistency import inconsistencies
+from runner.verification.recorded_run import read_run
 from specs.pipeline.code import code_of
 
 Compute = Callable[..., Any]
@@ -40,16 +41,16 @@ def test_an_accepted_change_of_code_stands_in_the_chain_and_in_the_record(
     assert found[5]["chain"] != expected[5]["chain"]
     record = json.loads((outcome.finished / "record.json").read_text("utf-8"))
     assert record["code_changes"] == [{"step": 6} | change]
-    history = read_history(outcome.finished)
-    assert list(history.inconsistencies()) == []
+    changed = read_run(outcome.finished)
+    assert list(inconsistencies(changed)) == []
     # What was computed is the same; the code that did it is no result.
-    assert compare_runs(history, read_history(reference.finished)).same
+    assert compare_runs(changed, read_run(reference.finished)).same
 
     # A record that conceals it contradicts the journal, and so does one that invents a change.
     for told in ({}, {"code_changes": [{"step": 5} | change]}):
         concealed = {key: value for key, value in record.items() if key != "code_changes"} | told
         (outcome.finished / "record.json").write_text(json.dumps(concealed), "utf-8")
-        assert any("other changes of code" in line for line in read_history(outcome.finished).inconsistencies())
+        assert any("code_changes" in line for line in inconsistencies(read_run(outcome.finished)))
 
 
 def test_a_run_whose_code_never_changed_says_nothing_of_it(reference: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where two runs part: named to the step, the tensor, and the bit."""
+"""Where two runs diverge: named to the step, the tensor, and the bit."""
 
 import json
 import shutil
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from runner.cli import main
-from runner.verification.compare import TensorDifference, compare, tensor_differences, ulps
-from runner.verification.run_folder import read_history
+from runner.verification.compare import compare
+from runner.verification.recorded_run import read_run
+from runner.verification.tensor_distance import TensorDifference, tensor_differences, ulps
 from specs.common.files import tree_digests
 
 Compute = Callable[..., Any]
@@ -38,18 +39,18 @@ def test_one_flipped_bit_at_step_17_is_named(compute_in: str, compute: Compute, 
     changes = TWENTY | {"training.precision": {"compute": compute_in}}
     clean = compute(make_job(changes), ranks=1)
     clean.digests()
-    at = list(read_history(clean.finished).shapes).index(TENSOR)
+    at = list(read_run(clean.finished).shapes).index(TENSOR)
     # The second rank of two has rows 35 to 69, of 18 columns: the 41st of its elements is [37, 4].
     spoilt = compute(make_job(changes), ranks=2, fault="flip_bit", argument=[STEP, at, 40, BIT], rank=1)
     spoilt.digests()
-    found = compare(read_history(clean.finished), read_history(spoilt.finished))
-    assert found.parting and not found.spec and found.equal == STEP - 1
-    assert (found.parting.step, found.parting.what, found.parting.tensors) == (STEP, "weights", [TENSOR])
+    found = compare(read_run(clean.finished), read_run(spoilt.finished))
+    assert found.divergence and not found.spec and found.equal == STEP - 1
+    assert (found.divergence.step, found.divergence.what, found.divergence.tensors) == (STEP, "weights", [TENSOR])
     if compute_in == "bf16":
         # Rounded away: no loss and no norm of this step tells, the weights do.
-        assert not found.parting.numbers
+        assert not found.divergence.numbers
     else:
-        assert found.parting.numbers["norm"][2] > 0
+        assert found.divergence.numbers["norm"][2] > 0
     code, text = ask("compare", clean.finished, spoilt.finished)
     assert code == 1 and f"step {STEP} is the first to differ, in its weights" in text
     assert f"{TENSOR}: one flipped bit, at [37, 4], by {1 << BIT} ulps" in text
@@ -58,17 +59,17 @@ def test_one_flipped_bit_at_step_17_is_named(compute_in: str, compute: Compute, 
 def test_runs_of_different_specs_are_told_so_first(reference: Any, compute: Compute, make_job: MakeJob) -> None:
     other = compute(make_job({"training.optimizer.lr": 2e-2}))
     code, text = ask("compare", reference.finished, other.finished)
-    first, header, value, parted, *_ = text.splitlines()
+    first, header, value, step, *_ = text.splitlines()
     assert code == 1 and first == "these are runs of different specs or inputs: 1 values differ"
     assert str(reference.finished) in header and value.split() == ["training.optimizer.lr", "0.01", "0.02"]
     # The first step begins from the same weights; its update takes another rate.
-    assert parted == "step 1 is the first to differ, in its lr: another learning rate was taken"
+    assert step == "step 1 is the first to differ, in its lr: another learning rate was taken"
 
 
-def test_another_seed_parts_with_the_data(reference: Any, compute: Compute, make_job: MakeJob) -> None:
+def test_another_seed_diverges_with_the_data(reference: Any, compute: Compute, make_job: MakeJob) -> None:
     other = compute(make_job({"training.seed": 2, "steps": 2}))
-    found = compare(read_history(reference.finished), read_history(other.finished))
-    assert set(found.spec) == {"training.seed", "steps"} and found.parting and found.parting.what == "rows"
+    found = compare(read_run(reference.finished), read_run(other.finished))
+    assert set(found.spec) == {"training.seed", "steps"} and found.divergence and found.divergence.what == "rows"
     assert found.steps == (6, 2) and len(found.states["finished weights"]) > 10
 
 
@@ -76,18 +77,19 @@ def test_another_architecture_is_compared_without_its_tensors(
     reference: Any, compute: Compute, make_job: MakeJob
 ) -> None:
     other = compute(make_job({"architecture.d_ff": 36, "steps": 1}))
-    found = compare(read_history(reference.finished), read_history(other.finished))
-    assert "architecture.d_ff" in found.spec and found.parting and found.parting.tensors == [] and not found.states
+    found = compare(read_run(reference.finished), read_run(other.finished))
+    assert "architecture.d_ff" in found.spec and not found.states
+    assert found.divergence and found.divergence.tensors == []
 
 
-def test_another_order_of_additions_parts_in_the_norm(reference: Any, compute: Compute, make_job: MakeJob) -> None:
+def test_another_order_of_additions_diverges_in_the_norm(reference: Any, compute: Compute, make_job: MakeJob) -> None:
     stock = compute(make_job(), ranks=4, fault="stock")
-    found = compare(read_history(reference.finished), read_history(stock.finished))
-    assert found.parting and found.parting.what == "norm" and not found.parting.tensors
-    assert found.parting.spread, "the update spreads it"
+    found = compare(read_run(reference.finished), read_run(stock.finished))
+    assert found.divergence and found.divergence.what == "norm" and not found.divergence.tensors
+    assert found.divergence.spread, "the update spreads it"
     assert all(tensor.largest > 0 for tensor in found.states["finished weights"])
-    # While both still have their checkpoints, distances are told at the first one after they parted.
-    early = compare(read_history(reference.job.parent), read_history(stock.job.parent)).states
+    # While both still have their checkpoints, distances are told at the first one after they diverge.
+    early = compare(read_run(reference.job.parent), read_run(stock.job.parent)).states
     assert list(early) == ["after step 4"] and early["after step 4"]
 
 
@@ -98,7 +100,7 @@ def test_equal_runs_are_the_same(reference: Any, compute: Compute, make_job: Mak
         "the same: 6 steps, every loss, norm and weight equal to the bit\n",
     )
     code, text = ask("compare", reference.finished, two.finished, "--format", "json")
-    assert code == 0 and json.loads(text)["same"] and json.loads(text)["parting"] is None
+    assert code == 0 and json.loads(text)["same"] and json.loads(text)["divergence"] is None
 
 
 def test_weights_that_were_changed_afterwards_are_told(reference: Any, tmp_path: Path) -> None:
@@ -109,8 +111,9 @@ def test_weights_that_were_changed_afterwards_are_told(reference: Any, tmp_path:
     record = json.loads((tmp_path / "run" / "record.json").read_text("utf-8"))
     record["model"] = tree_digests(tmp_path / "run")["model.safetensors"]
     (tmp_path / "run" / "record.json").write_text(json.dumps(record), "utf-8")
-    found = compare(read_history(reference.finished), read_history(tmp_path / "run"))
-    assert found.parting is None and not found.same
+    found = compare(read_run(reference.finished), read_run(tmp_path / "run"))
+    assert found.divergence is None and not found.same
+    assert any("norm.weight" in problem for problem in found.problems[1])
     assert found.states == {"finished weights": [TensorDifference("norm.weight", 1, 18, 7, (5,))]}
 
 
@@ -127,7 +130,8 @@ def test_a_damaged_journal_is_refused_by_line(reference: Any, tmp_path: Path) ->
     path = tmp_path / "run" / "steps.jsonl"
     path.write_text(path.read_text("utf-8").replace('"targets": 2', '"targets": 3', 1), "utf-8")
     code, text = ask("compare", reference.finished, tmp_path / "run")
-    assert code == 2 and text.startswith("error: ") and "steps.jsonl:1: the digest chain breaks here" in text
+    assert code == 1 and f"{tmp_path / 'run'} contradicts itself" in text
+    assert "steps.jsonl:1: the digest chain breaks here" in text
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

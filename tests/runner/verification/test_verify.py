@@ -1,91 +1,45 @@
 """A run executed again, through the command that a stranger would give."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from runner.cli import main
 from runner.training.checkpoint_files import outlive
-from runner.training.digests import link, row_digests, tensor_digest
+from runner.training.digests import row_digests, tensor_digest
 from runner.training.job import parse_steps
-from runner.verification.compare import Comparison
-from runner.verification.run_folder import read_history
-from runner.verification.verify import Again, Verdict
+from runner.verification.deviation import Deviation
+from runner.verification.recorded_run import read_run
+from runner.verification.verify import Rerun, Verdict
 from specs.common.errors import UserError
 from specs.common.files import sha256_file
 from specs.loading.settings import ROOT
 
-Compute = Callable[..., Any]
-MakeJob = Callable[..., Path]
+Ask = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture
-def ask(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """`twice` in this process; ranks come from the server of the tests, which torchrun would start for seconds."""
-
-    def launch(job: Path, ranks: int, threads: int) -> None:
-        outcome = compute(
-            job, ranks, fault=faults.get("fault"), argument=faults.get("argument"), rank=faults.get("rank")
-        )
-        if set(outcome.codes) != {0}:
-            raise UserError(outcome.failure or outcome.log)
-
-    faults: dict[str, Any] = {}
-    monkeypatch.setattr("runner.verification.verify.launch", launch)
-
-    def invoke(*arguments: object, **fault: Any) -> tuple[int, str]:
-        faults.clear()
-        faults.update(fault)
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
-        return result.exit_code, result.output
-
-    return invoke
+TOLERANCE = "1e-5"
 
 
-@pytest.fixture(scope="module")
-def finished(store: Path, make_job: MakeJob, compute: Compute) -> Any:
-    """A finished run that names its token store as it is."""
-    outcome = compute(make_job({"inputs.token_store": sha256_file(store / "manifest.json")}), ranks=2)
-    outcome.digests()
-    return outcome
-
-
-@pytest.fixture
-def run(finished: Any, tmp_path: Path) -> Path:
-    """A copy, to be damaged."""
-    return shutil.copytree(finished.finished, tmp_path / "run")
-
-
-def rewrite(run: Path, step: int, **changes: Any) -> None:
-    """A journal that says something else of a step, with a chain that agrees: as a forger would leave it."""
-    record = json.loads((run / "record.json").read_text("utf-8"))
-    chain, out = record["chain"]["start"], []
-    for line in (run / "steps.jsonl").read_text("utf-8").splitlines():
-        entry = json.loads(line)
-        del entry["chain"]
-        entry |= changes if entry["step"] == step else {}
-        chain = link(chain, entry)
-        out.append(json.dumps(entry | {"chain": chain}))
-    (run / "steps.jsonl").write_text("\n".join(out) + "\n", "utf-8")
-    record["chain"]["end"] = chain
-    (run / "record.json").write_text(json.dumps(record), "utf-8")
+def rewrite(forger: Any, step: int, **changes: Any) -> None:
+    forger.entries[step - 1] |= changes
+    forger.write()
 
 
 def test_a_run_is_verified_on_another_number_of_ranks_and_stated(
-    ask: Any, run: Path, store: Path, tmp_path: Path
+    ask: Ask, run: Path, store: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "statement.json"
-    code, text = ask("verify", run, "--inputs", store.parent, "--statement", out)
+    out = tmp_path / "attestation.json"
+    code, text = ask("verify", run, "--inputs", store.parent, "--attestation", out)
     assert code == 0, text
     assert text.splitlines()[-1] == "verdict   bitwise: every loss, norm and weight is the same"
     assert "steps 1 to 6 again, on 1 rank (cpu)" in text
@@ -104,9 +58,9 @@ def test_a_run_is_verified_on_another_number_of_ranks_and_stated(
     assert not list((tmp_path / "scratch").glob("verify-*/")), "nothing is left behind"
 
 
-def test_what_only_a_record_shows_is_stated_as_recorded(ask: Any, run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "statement.json"
-    code, text = ask("verify", run, "--recorded", "--statement", out)
+def test_what_only_a_record_shows_is_stated_as_recorded(ask: Ask, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "attestation.json"
+    code, text = ask("verify", run, "--recorded", "--attestation", out)
     assert code == 0 and "verdict   recorded" in text
     shown = json.loads(out.read_text("utf-8"))["predicate"]["runDetails"]["metadata"]["twice_shown"]
     # The spec declares topology; only what was shown is stated.
@@ -126,7 +80,7 @@ def _edit(run: Path, name: str, old: str, new: str) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "flipped weight": (_flip_weight, "other values in blocks.0.attention.out.weight"),
+    "flipped weight": (_flip_weight, "in blocks.0.attention.out.weight"),
     "torn weights": (lambda run: (run / "model.safetensors").write_bytes(b"torn"), "model.safetensors"),
     "missing weights": (lambda run: (run / "model.safetensors").unlink(), "model.safetensors is missing"),
     "edited loss": (lambda run: _edit(run, "steps.jsonl", '"loss": 4', '"loss": 3'), "steps.jsonl:1: the digest chain"),
@@ -143,74 +97,83 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize(("damage", "expected"), DAMAGE.values(), ids=DAMAGE)
 def test_a_run_that_is_not_what_was_written_is_not_even_recorded(
-    damage: Callable[[Path], None], expected: str, ask: Any, run: Path, tmp_path: Path
+    damage: Callable[[Path], None], expected: str, ask: Ask, run: Path, tmp_path: Path
 ) -> None:
     damage(run)
-    code, text = ask("verify", run, "--recorded", "--statement", tmp_path / "statement.json")
+    code, text = ask("verify", run, "--recorded", "--attestation", tmp_path / "attestation.json")
     assert code == 1 and expected in text and text.splitlines()[-1] == "verdict   not verified"
-    assert not (tmp_path / "statement.json").exists()
+    assert not (tmp_path / "attestation.json").exists()
 
 
-def test_a_forged_journal_is_found_by_executing(ask: Any, run: Path, store: Path) -> None:
-    rewrite(run, 4, norm=0.5)
+def test_a_forged_journal_is_found_by_executing(ask: Ask, run: Path, forger: Any, store: Path) -> None:
+    rewrite(forger, 4, norm=0.5)
     assert ask("verify", run, "--recorded")[0] == 0, "by itself it agrees"
     code, text = ask("verify", run, "--inputs", store.parent)
     assert code == 1 and "step 4 is the first to differ, in its norm" in text and "1 steps differ" in text
 
 
-def test_within_tolerance_is_less_and_asked_for(ask: Any, run: Path, store: Path, tmp_path: Path) -> None:
+def test_within_tolerance_is_less_and_asked_for(ask: Ask, run: Path, store: Path, tmp_path: Path) -> None:
     """Another order of additions: no bits, but the same curve."""
-    out = tmp_path / "statement.json"
-    asked = ("verify", run, "--inputs", store.parent, "--ranks", 4, "--tolerance", "1e-3", "--statement", out)
-    code, text = ask(*asked, fault="stock")
-    assert code == 0 and "verdict   within tolerance: every loss within 0.001 of its value" in text
+    out = tmp_path / "attestation.json"
+    arguments = ("verify", run, "--inputs", store.parent, "--ranks", 4, "--tolerance", TOLERANCE, "--attestation", out)
+    code, text = ask(*arguments, fault="stock")
+    assert code == 0 and "verdict   within tolerance: every number, every tensor and the held-out loss" in text
     assert "step 1 is the first to differ, in its norm" in text
     shown = json.loads(out.read_text("utf-8"))["predicate"]["runDetails"]["metadata"]["twice_shown"]
-    farthest = shown["executed"]["largest_relative_loss_difference"]
-    assert shown["level"] == "within tolerance" and 0 < farthest < 1e-3
+    deviation = shown["executed"]["deviation"]
+    assert shown["level"] == "within tolerance" and 0 < deviation["numbers"]["loss"] < 1e-3
+    assert 0 < deviation["tensor"][1] <= float(TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    ("different", "weights_equal", "tolerance", "level"),
-    [
-        (0, True, None, "bitwise"),
-        (0, False, None, None),
-        (1, True, None, None),
-        (1, True, 0.02, "within tolerance"),
-        (1, False, 0.02, "within tolerance"),
-        (1, True, 0.005, None),
-    ],
-)
-def test_levels_are_given_for_what_was_shown_only(
-    different: int, weights_equal: bool, tolerance: float | None, level: str | None
-) -> None:
-    same = Comparison({}, {}, (6, 6), 6, None)
-    again = Again(1, 6, True, 2, "cpu", different, weights_equal, 0.01, same)
-    assert Verdict([], again, tolerance).level == level
-    assert Verdict(["damaged"], None, tolerance).level is None and Verdict([], None, None).level == "recorded"
+NEAR = Deviation([], {"loss": 0.01, "norm": 0.002, "held_out_loss": 0.0}, ("x", 0.01), 2.0, 2.01)
+FAR = {
+    "a number": replace(NEAR, numbers={"loss": 0.01, "norm": 0.3}),
+    "a tensor": replace(NEAR, tensor=("x", 1.0)),
+    "a tensor that is not finite": replace(NEAR, tensor=("x", math.inf)),
+    "the loss of the weights given": replace(NEAR, given_loss=2.2),
+    "what may not differ": replace(NEAR, exact=["step 1: rows"]),
+}
+
+
+def level(deviation: Deviation | None, tolerance: float | None, steps: int = 1, files: tuple[str, ...] = ()) -> Any:
+    return Verdict([], Rerun(1, 6, True, 2, "cpu", steps, list(files), deviation, None), tolerance).level
+
+
+def test_levels_are_given_for_what_was_shown_only() -> None:
+    assert level(None, None, steps=0) == "bitwise"
+    assert level(NEAR, None, steps=0, files=("record.json",)) is None
+    assert level(NEAR, None) is None
+    assert level(NEAR, 0.02) == "within tolerance"
+    assert level(NEAR, 0.005) is None
+    assert Verdict(["damaged"], None, 0.02).level is None and Verdict([], None, None).level == "recorded"
+
+
+@pytest.mark.parametrize("deviation", FAR.values(), ids=FAR)
+def test_a_tolerance_bounds_every_part(deviation: Deviation) -> None:
+    assert level(deviation, 0.02) is None
 
 
 def test_steps_are_executed_from_the_checkpoint_before(
-    ask: Any, finished: Any, run: Path, store: Path, tmp_path: Path
+    ask: Ask, finished: Any, run: Path, forger: Any, store: Path, tmp_path: Path
 ) -> None:
     # As a run leaves them whose spec says keep_every: 2.
     shutil.copytree(finished.job.parent / "checkpoints", tmp_path / "checkpoints")
     outlive(tmp_path / "checkpoints", tmp_path / "scratch" / "pretrain-0.kept", 2)
-    code, text = ask("verify", run, "--inputs", store.parent, "--steps", "5:5", "--statement", tmp_path / "s.json")
+    code, text = ask("verify", run, "--inputs", store.parent, "--steps", "5:5", "--attestation", tmp_path / "s.json")
     assert code == 0 and "steps 5 to 5 of 6 again" in text and "bitwise: each of these steps" in text, text
     # A part shows nothing of the whole.
     shown = json.loads((tmp_path / "s.json").read_text("utf-8"))["predicate"]["runDetails"]["metadata"]["twice_shown"]
     assert shown["level"] == "recorded" and shown["executed"]["bitwise"] and shown["executed"]["steps"] == [5, 5]
-    rewrite(run, 5, norm=0.5)
+    rewrite(forger, 5, norm=0.5)
     assert ask("verify", run, "--inputs", store.parent, "--steps", "5:6")[0] == 1
 
 
-def test_without_a_checkpoint_steps_are_executed_from_the_beginning(ask: Any, run: Path, store: Path) -> None:
+def test_without_a_checkpoint_steps_are_executed_from_the_beginning(ask: Ask, run: Path, store: Path) -> None:
     code, text = ask("verify", run, "--inputs", store.parent, "--steps", "2:3")
     assert code == 0 and "steps 1 to 3 of 6 again" in text
 
 
-def test_a_damaged_checkpoint_is_not_begun_from(ask: Any, finished: Any, store: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_not_begun_from(ask: Ask, finished: Any, store: Path, tmp_path: Path) -> None:
     work = shutil.copytree(finished.job.parent, tmp_path / "work", ignore=shutil.ignore_patterns("finished"))
     shard = next((work / "checkpoints" / "step-4").glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -218,7 +181,7 @@ def test_a_damaged_checkpoint_is_not_begun_from(ask: Any, finished: Any, store: 
     assert code == 0 and "not finished" in text and "steps 1 to 6 of 6 again" in text, text
 
 
-def test_weights_of_a_checkpoint_are_written_as_one_file(ask: Any, finished: Any, tmp_path: Path) -> None:
+def test_weights_of_a_checkpoint_are_written_as_one_file(ask: Ask, finished: Any, tmp_path: Path) -> None:
     out = tmp_path / "weights.safetensors"
     assert ask("weights", finished.job.parent, out, "--step", 4) == (0, f"{out}: the weights after step 4\n")
     lines = [json.loads(line) for line in (finished.finished / "steps.jsonl").read_text("utf-8").splitlines()]
@@ -230,7 +193,7 @@ def test_weights_of_a_checkpoint_are_written_as_one_file(ask: Any, finished: Any
     assert code == 2 and "has no checkpoint of any step: there is none" in text
 
 
-def test_inputs_that_are_not_here_are_named(ask: Any, run: Path, tmp_path: Path) -> None:
+def test_inputs_that_are_not_here_are_named(ask: Ask, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, text = ask("verify", run, "--inputs", tmp_path / "empty")
     digest = json.loads((run / "record.json").read_text("utf-8"))["inputs"]["token_store"]
@@ -259,4 +222,4 @@ def test_verification_goes_through_torchrun(run: Path, store: Path) -> None:
 def test_a_record_without_its_parts_is_refused(run: Path) -> None:
     (run / "record.json").write_text("{}", "utf-8")
     with pytest.raises(UserError, match="is not the record of a run: 'stage' is missing"):
-        read_history(run)
+        read_run(run)
