@@ -16,6 +16,7 @@ from data_pipeline.sources.docstring_pairs import Pair, docstring_pairs
 from data_pipeline.sources.globs import matches
 from data_pipeline.sources.governing_licences import GoverningLicences, Statement, is_licence_file, statement_of
 from data_pipeline.sources.notebooks import script
+from data_pipeline.sources.opt_outs import OptOuts
 from data_pipeline.sources.row_files import ABOUT, ENDINGS, Row, rows
 from data_pipeline.sources.row_layouts import COLUMNS, READERS, RowContent, heads, mapped
 from data_pipeline.sources.stack_v2 import COLUMNS as BLOB_COLUMNS
@@ -40,11 +41,20 @@ class SourceReader:
     def __init__(self, source: Source, limits: Ingest, ledger: stage.Ledger) -> None:
         self._source, self._limits, self._ledger = source, limits, ledger
         self.licences = GoverningLicences(source)
+        self._opt_out = OptOuts(limits.opt_out)
         self.seen = 0
         self.reasons: dict[str, None] = {}
 
     def documents(self, path: Path) -> Iterator[Document]:
         """Documents of the source's file, in its order. Raises UserError where it is damaged or too large."""
+        for document in self._documents(path):
+            if (reason := self._opt_out.reason(document)) is None:
+                yield document
+            else:
+                self.reasons.setdefault(reason)
+                self._ledger.drop(reason, document.place)
+
+    def _documents(self, path: Path) -> Iterator[Document]:
         waiting: dict[str, list[BlobReference]] = {}
         for member in members(path, self._limits, self._refuse):
             if self._source.format in _ARCHIVES_OF_FILES and is_licence_file(member.path):

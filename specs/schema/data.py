@@ -32,6 +32,17 @@ class Benchmark(Section):
     to 510); none means all."""
 
 
+class OptOut(Section):
+    """What people asked not to be trained on. A long list may stand in a file: `repositories: ../opt-out/2026.yaml`."""
+
+    repositories: Items[str] = ()
+    """Repositories whose documents are left out, as rows state them (`owner/name`), case aside."""
+    paths: Items[str] = ()
+    """Documents that are left out. Globs over `source/path`, and over `repository/path` where a row states them."""
+    contents: Items[Annotated[str, Field(pattern=r"^([0-9a-f]{32}|[0-9a-f]{64})$")]] = ()
+    """Texts that are left out: hex blake2b-128 (the id of a document) or sha256 of their UTF-8 bytes."""
+
+
 class Ingest(Section):
     """Limits that keep hostile or broken archives from doing harm."""
 
@@ -43,6 +54,8 @@ class Ingest(Section):
     """Longer documents are left out."""
     languages: Items[Language] = ("python", "restructuredtext", "markdown", "text", "conversation")
     """Documents of other languages are left out, with that reason."""
+    opt_out: OptOut = OptOut()
+    """Which documents are left out because somebody asked for it."""
 
 
 class MinHash(Section):
