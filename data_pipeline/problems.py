@@ -45,13 +45,16 @@ class Problem:
     """Code that the tests need to run first; often empty."""
     extra: str = ""
     """Tests that an extended benchmark adds (MBPP+), run after the others."""
+    inputs: str = ""
+    """Of evalplus's release files: JSON of the function's `entry_point`, lists of arguments `base` and `plus` that it
+    is tried on, and the tolerance `atol`."""
 
 
 def read_problems(path: Path, schema: Schema) -> list[Problem]:
     """Problems of one benchmark file, in its order: JSON Lines, plain, gzipped or alone in a wheel, or a JSON array.
 
-    HumanEval+ and MBPP+ are read in the editions that hold their tests as code (`test`). Raises UserError naming file
-    and line where the file is missing, damaged, or not of the schema.
+    HumanEval+ and MBPP+ are read as released (inputs) and in the editions that hold their tests as code (`test`).
+    Raises UserError naming file and line where the file is missing, damaged, or not of the schema.
     """
     text = _text(path)
     lines = _entries(text, path.name) if text.lstrip().startswith("[") else text.split("\n")
@@ -90,7 +93,13 @@ def in_range(problems: list[Problem], first_id: int | None, last_id: int | None)
 
 def content_sha256(problems: Sequence[Problem]) -> str:
     """Digest of what a file says, whatever its bytes: spelling of JSON, compression and the order of keys."""
-    return digest_json([asdict(problem) for problem in problems])
+    return digest_json([contents(problem) for problem in problems])
+
+
+def contents(problem: Problem) -> dict[str, object]:
+    """What a problem says, by field; inputs where it has some, so that other problems keep their digests."""
+    fields = asdict(problem)
+    return fields if problem.inputs else {name: value for name, value in fields.items() if name != "inputs"}
 
 
 def _entries(text: str, name: str) -> list[str]:
@@ -124,7 +133,6 @@ def _humaneval(record: Record, location: str) -> Problem:
     digits = task_id.rsplit("/", 1)[-1]
     if not (digits.isascii() and digits.isdigit()):
         raise UserError(f"{location}: task_id {task_id!r} does not end in a number such as HumanEval/7")
-    _refuse_inputs(record, location)
     tests = _string(record, "test", location)
     return Problem(
         task_id=task_id,
@@ -134,11 +142,13 @@ def _humaneval(record: Record, location: str) -> Problem:
         tests=tests,
         entry_point=_string(record, "entry_point", location),
         setup=NUMPY if _NUMPY.search(tests) else "",
+        inputs=_inputs(record, location),
     )
 
 
 def _mbpp(record: Record, location: str) -> Problem:
-    _refuse_inputs(record, location)
+    if "plus_input" in record:
+        return _mbpp_plus(record, location)
     number = _get(record, "task_id", location)
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise UserError(f"{location}: task_id must be a whole number, not {number!r}")
@@ -163,12 +173,41 @@ def _mbpp(record: Record, location: str) -> Problem:
     )
 
 
-def _refuse_inputs(record: Record, location: str) -> None:
-    if "plus_input" in record and "test" not in record:
-        raise UserError(
-            f"{location}: holds inputs (plus_input) and no tests: give the edition of this benchmark that has them as "
-            "code, under `test`"
-        )
+def _mbpp_plus(record: Record, location: str) -> Problem:
+    """MBPP+ as evalplus releases it: the prompt is a docstring, the tests are inputs."""
+    name = _string(record, "task_id", location)
+    digits = name.rpartition("/")[2]
+    if not (digits.isascii() and digits.isdigit()):
+        raise UserError(f"{location}: task_id {name!r} does not end in a number such as Mbpp/7")
+    return Problem(
+        task_id=str(int(digits)),
+        number=int(digits),
+        prompt=_string(record, "prompt", location),
+        solution=_string(record, "canonical_solution", location),
+        tests=_string(record, "assertion", location).strip(),
+        entry_point=None,
+        setup="",
+        inputs=_inputs(record, location),
+    )
+
+
+def _inputs(record: Record, location: str) -> str:
+    """What `Problem.inputs` holds; empty where the problem has none."""
+    if "plus_input" not in record:
+        return ""
+    atol = _get(record, "atol", location)
+    if not isinstance(atol, int | float) or isinstance(atol, bool) or not atol >= 0:
+        raise UserError(f"{location}: atol must be a number of at least 0, not {atol!r}")
+    lists: dict[str, list[object]] = {}
+    for name in ("base", "plus"):
+        # MBPP+ writes {} where it adds nothing (793).
+        given = _get(record, f"{name}_input", location) or []
+        if not isinstance(given, list) or not all(isinstance(arguments, list) for arguments in given):
+            raise UserError(f"{location}: {name}_input must be a list of lists of arguments")
+        lists[name] = given
+    if not lists["base"]:
+        raise UserError(f"{location}: base_input is empty, so any answer would pass; remove the problem")
+    return json.dumps({"entry_point": _string(record, "entry_point", location), "atol": atol, **lists})
 
 
 _NUMPY = re.compile(r"^\s*(import|from) numpy\b", re.MULTILINE)

@@ -4,13 +4,13 @@ import platform
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from data_pipeline.problems import Problem
+from data_pipeline.problems import NUMPY, Problem, content_sha256, contents
 from evaluation.completions.completions import FILE, Completion, by_problem, load_problems, read_completions
 from evaluation.protocols.program import Program
 from evaluation.protocols.protocol import Protocol
@@ -32,6 +32,10 @@ DIGITS = 6
 """Decimals of a score: more than any benchmark resolves."""
 
 
+EXTENDED = Limits(cpu_seconds=60, wall_seconds=180, memory=4 * 2**30)
+"""What evalplus's tests need, and evalplus grants: with the usual limits four canonical solutions fail."""
+
+
 @dataclass(frozen=True)
 class Scored:
     """Verdicts in the order of the completions, and what gave them."""
@@ -40,6 +44,8 @@ class Scored:
     tier: Tier
     split: list[Outcome] | None = None
     """Verdicts of the split checker, where it was asked for."""
+    base: list[Outcome] | None = None
+    """Verdicts by the benchmark's own tests, where an extended one adds to them: what passes these has to pass both."""
 
     interpreter: str = platform.python_version()
 
@@ -76,7 +82,7 @@ def run_programs(
     nothing = Outcome("extraction", "the answer holds no program that defines the function asked for")
     known = Verdicts(verdicts)
 
-    def run(split: bool) -> list[Outcome]:
+    def run(programs: Sequence[Program | None], split: bool) -> list[Outcome]:
         finished = known.outcomes(split)
         with Progress("audit" if split else "score", total=len(programs), unit="programs") as progress:
 
@@ -90,7 +96,29 @@ def run_programs(
             run_all(runnable, limits, tier=tier, split=split, workers=workers, done=done)
         return [nothing if program is None else finished[identity(program)] for program in programs]
 
-    return Scored(run(split=False), tier, run(split=True) if audit else None)
+    def extended(base: list[Outcome], split: bool) -> list[Outcome]:
+        """Verdicts after the tests that were added, for what passed the others."""
+        more = [
+            Program(program.candidate, program.plus, program.helpers)
+            if program is not None and program.plus and outcome.verdict == "passed"
+            else None
+            for program, outcome in zip(programs, base, strict=True)
+        ]
+        added = run(more, split)
+        return [old if program is None else new for program, old, new in zip(more, base, added, strict=True)]
+
+    own = [None if program is None else replace(program, plus="") for program in programs]
+    base = run(own, split=False)
+    split = run(own, split=True) if audit else None
+    if not any(program is not None and program.plus for program in programs):
+        return Scored(base, tier, split)
+    return Scored(extended(base, split=False), tier, None if split is None else extended(split, split=True), base)
+
+
+def limits_for(limits: Limits, problems: Sequence[Problem]) -> Limits:
+    """The limits that were chosen; where none were and tests are evalplus's, those that suit them."""
+    extended = any(problem.inputs or problem.extra or problem.setup.startswith(NUMPY) for problem in problems)
+    return EXTENDED if extended and limits == Limits() else limits
 
 
 def canonical(problems: Sequence[Problem], protocol: Protocol) -> list[tuple[Problem, Completion]]:
@@ -104,9 +132,33 @@ def empty(problems: Sequence[Problem]) -> list[tuple[Problem, Completion]]:
 
 
 def summarise(answers: Answers, scored: Scored, run: BenchmarkRun) -> dict[str, object]:
-    """What `scores.json` holds: pass@k with 95% intervals over problems, counts of classes, and how it was measured."""
+    """What `scores.json` holds: pass@k with 95% intervals over problems, counts of classes, and how it was measured.
+
+    Of an extended benchmark, figures of its base beside them.
+    """
+    figures = _figures(answers, scored.outcomes, run)
+    samples = len(answers) // len({problem.task_id for problem, _ in answers})
+    summary: dict[str, object] = {
+        "benchmark": run.benchmark.name,
+        "protocol": run.protocol,
+        "temperature": run.temperature,
+        "top_p": run.top_p,
+        "problems": len(answers) // samples,
+        "samples": samples,
+        **figures,
+        "interpreter": scored.interpreter,
+        "sandbox": scored.tier,
+    }
+    if scored.base is not None:
+        summary["base"] = _figures(answers, scored.base, run)
+    if scored.split is not None:
+        summary["split_checker_disagrees"] = len(disagreements(answers, scored))
+    return summary
+
+
+def _figures(answers: Answers, outcomes: Sequence[Outcome], run: BenchmarkRun) -> dict[str, object]:
     passes: dict[str, list[bool]] = {}
-    for (problem, _), outcome in zip(answers, scored.outcomes, strict=True):
+    for (problem, _), outcome in zip(answers, outcomes, strict=True):
         passes.setdefault(problem.task_id, []).append(outcome.verdict == "passed")
     samples = len(answers) // len(passes)
     pass_at, intervals = {}, {}
@@ -115,23 +167,12 @@ def summarise(answers: Answers, scored: Scored, run: BenchmarkRun) -> dict[str, 
         low, high = score_interval(values, seed=f"{run.benchmark.name} {k}")
         pass_at[str(k)] = round(sum(values) / len(values), DIGITS)
         intervals[str(k)] = {"low": round(low, DIGITS), "high": round(high, DIGITS)}
-    counts = Counter(outcome.verdict for outcome in scored.outcomes)
-    summary: dict[str, object] = {
-        "benchmark": run.benchmark.name,
-        "protocol": run.protocol,
-        "temperature": run.temperature,
-        "top_p": run.top_p,
-        "problems": len(passes),
-        "samples": samples,
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    return {
         "pass_at": pass_at,
         "interval": intervals,
         "classes": {verdict: counts[verdict] for verdict in get_args(Verdict)},
-        "interpreter": scored.interpreter,
-        "sandbox": scored.tier,
     }
-    if scored.split is not None:
-        summary["split_checker_disagrees"] = len(disagreements(answers, scored))
-    return summary
 
 
 def disagreements(answers: Answers, scored: Scored) -> list[dict[str, object]]:
@@ -180,7 +221,7 @@ def write(out: Path, answers: Answers, scored: Scored, run: BenchmarkRun, protoc
         else:
             ledger.drop(outcome.verdict, f"{problem.task_id} sample {completion.sample}: {outcome.message}")
     unique = {problem.task_id: problem for problem, _ in answers}.values()
-    ledger.state("problems_sha256", digest_json([vars(problem) for problem in unique]))
+    ledger.state("problems_sha256", digest_json([contents(problem) for problem in unique]))
     ledger.state("protocol", {"name": protocol.name, "schema": protocol.schema, "stops": list(protocol.stops)})
     ledger.state("limits", run.limits.model_dump(mode="json"))
     ledger.state("sandbox", {"tier": scored.tier, "interpreter": scored.interpreter})
@@ -222,6 +263,7 @@ def main(
     if (completions is None) == (source is None):
         raise UserError("give one of --completions DIR, --canonical or --empty")
     problems = load_problems(run.benchmark, benchmark)
+    run = run.model_copy(update={"limits": limits_for(run.limits, problems)})
     if completions is not None:
         answers = by_problem(problems, read_completions(completions / FILE), run.samples)
     else:
@@ -229,7 +271,7 @@ def main(
     used: Tier = "T2" if unsafe_exec else tier
     section = {"limits": run.limits.model_dump(mode="json"), "tier": used, "python": platform.python_version()}
     inputs = {
-        "problems": digest_json([asdict(p) for p in problems]),
+        "problems": content_sha256(problems),
         "protocol": protocol.name,
         # Two sets of answers may be scored at one time.
         "answers": digest_json([asdict(completion) for _, completion in answers]),

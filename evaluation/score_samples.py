@@ -9,7 +9,7 @@ from typing import get_args
 from data_pipeline.problems import Problem
 from evaluation.completions.sample_files import Sample
 from evaluation.protocols.program import Program
-from evaluation.protocols.protocol import full_suite, preamble
+from evaluation.protocols.protocol import program_of
 from evaluation.sandbox.dialogue import Outcome, Verdict
 from evaluation.sandbox.sandbox import Tier
 from evaluation.score import DIGITS, Scored, run_programs
@@ -29,40 +29,41 @@ class SampleScores:
     samples: Sequence[Sample]
     scored: Scored
 
-    @property
-    def passed(self) -> dict[str, list[bool]]:
-        """Whether each sample passed, by problem."""
-        passed: dict[str, list[bool]] = {}
-        for sample, outcome in zip(self.samples, self.scored.outcomes, strict=True):
-            passed.setdefault(sample.problem.task_id, []).append(outcome.verdict == "passed")
-        return passed
-
     def summary(self) -> dict[str, object]:
-        """pass@k for each k that the problems have samples for, with 95% intervals over problems, and what was run."""
-        passed = self.passed
-        counts = Counter(outcome.verdict for outcome in self.scored.outcomes)
-        fewest, most = min(map(len, passed.values())), max(map(len, passed.values()))
+        """pass@k for each k that the problems have samples for, with 95% intervals over problems, and what was run.
+
+        Of an extended benchmark, figures of its base beside them.
+        """
+        counts = Counter(sample.problem.task_id for sample in self.samples)
+        summary: dict[str, object] = {
+            "benchmark": self.benchmark,
+            "problems": len(counts),
+            "problems_of_benchmark": self.problems,
+            "samples": len(self.samples),
+            "samples_for_each_problem": {"fewest": min(counts.values()), "most": max(counts.values())},
+            **self._figures(self.scored.outcomes),
+            "interpreter": self.scored.interpreter,
+            "sandbox": self.scored.tier,
+        }
+        if self.scored.base is not None:
+            summary["base"] = self._figures(self.scored.base)
+        if self.scored.split is not None:
+            summary["split_checker_disagrees"] = len(self.disagreements())
+        return summary
+
+    def _figures(self, outcomes: Sequence[Outcome]) -> dict[str, object]:
+        passed: dict[str, list[bool]] = {}
+        for sample, outcome in zip(self.samples, outcomes, strict=True):
+            passed.setdefault(sample.problem.task_id, []).append(outcome.verdict == "passed")
         pass_at, intervals = {}, {}
-        for k in (k for k in KS if k <= fewest):
+        for k in (k for k in KS if k <= min(map(len, passed.values()))):
             values = [pass_at_k(len(verdicts), sum(verdicts), k) for verdicts in passed.values()]
             low, high = score_interval(values, seed=f"{self.benchmark} {k}")
             pass_at[str(k)] = round(sum(values) / len(values), DIGITS)
             intervals[str(k)] = {"low": round(low, DIGITS), "high": round(high, DIGITS)}
-        summary: dict[str, object] = {
-            "benchmark": self.benchmark,
-            "problems": len(passed),
-            "problems_of_benchmark": self.problems,
-            "samples": len(self.samples),
-            "samples_for_each_problem": {"fewest": fewest, "most": most},
-            "pass_at": pass_at,
-            "interval": intervals,
-            "classes": {verdict: counts[verdict] for verdict in get_args(Verdict) if verdict != "extraction"},
-            "interpreter": self.scored.interpreter,
-            "sandbox": self.scored.tier,
-        }
-        if self.scored.split is not None:
-            summary["split_checker_disagrees"] = len(self.disagreements())
-        return summary
+        counts = Counter(outcome.verdict for outcome in outcomes)
+        classes = {verdict: counts[verdict] for verdict in get_args(Verdict) if verdict != "extraction"}
+        return {"pass_at": pass_at, "interval": intervals, "classes": classes}
 
     def disagreements(self) -> list[tuple[Sample, Outcome, Outcome]]:
         """Samples that pass under one of the comparable verdict and the split checker only, with both."""
@@ -75,7 +76,7 @@ class SampleScores:
 
     def rows(self) -> list[dict[str, object]]:
         """Task, sample, class and message of each sample."""
-        return [
+        rows: list[dict[str, object]] = [
             {
                 "task_id": sample.problem.task_id,
                 "sample": sample.number,
@@ -84,11 +85,14 @@ class SampleScores:
             }
             for sample, outcome in zip(self.samples, self.scored.outcomes, strict=True)
         ]
+        if self.scored.base is not None:
+            rows = [row | {"base_class": base.verdict} for row, base in zip(rows, self.scored.base, strict=True)]
+        return rows
 
 
 def program(problem: Problem, code: str) -> Program:
     """What decides about a program: it as it stands, then the tests."""
-    return Program(f"{code}\n", full_suite(problem), preamble(problem))
+    return program_of(problem, f"{code}\n")
 
 
 def score_samples(

@@ -12,3 +12,5 @@ class Program:
     helpers: str = ""
     """Code of the problem that its tests use: what the split checker runs before them, in place of what the candidate
     calls by these names."""
+    plus: str = ""
+    """Tests that an extended benchmark adds, run apart from the others where those pass."""

@@ -1,13 +1,18 @@
 """A protocol: one named, versioned way to put a problem, to end an answer, and to run it."""
 
 import ast
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from data_pipeline.problems import Problem, Schema
 from evaluation.protocols.extraction import parse
 from evaluation.protocols.program import Program
+
+_INPUTS = Path(__file__).with_name("evalplus_inputs.py")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Protocol:
             candidate = self.candidate(problem, answer)
         if candidate is None:
             return None
-        return Program(candidate, (self.suite or full_suite)(problem), preamble(problem))
+        return program_of(problem, candidate, (self.suite or full_suite)(problem))
 
     def cut(self, text: str) -> tuple[str, str | None]:
         """Text up to the first stop string, and that string; all of the text where there is none."""
@@ -62,6 +67,31 @@ class Protocol:
         return text[:start], stop
 
 
+def program_of(problem: Problem, candidate: str, tests: str | None = None) -> Program:
+    """A candidate with the tests of its problem, or with others in place of those that do not come from inputs."""
+    if problem.inputs:
+        return Program(candidate, input_suite(problem, "base"), preamble(problem), input_suite(problem, "plus"))
+    plus = f"{problem.setup}\n{problem.extra}\n" if problem.extra else ""
+    return Program(candidate, full_suite(problem) if tests is None else tests, preamble(problem), plus)
+
+
+def input_suite(problem: Problem, kind: Literal["base", "plus"]) -> str:
+    """Code that tries a candidate on the inputs of its problem; empty where it has none of the kind."""
+    told = json.loads(problem.inputs)
+    if not told[kind]:
+        return ""
+    facts = {
+        "dataset": "humaneval" if problem.entry_point else "mbpp",
+        "number": problem.number,
+        "entry_point": told["entry_point"],
+        "reference": problem.prompt + problem.solution,
+        "inputs": told[kind],
+        "atol": told["atol"],
+    }
+    code = f"_suite = {{}}\nexec({_INPUTS.read_text('utf-8')!r}, _suite)\n"
+    return f"{code}_suite['check_inputs']({told['entry_point']}, {json.dumps(facts)!r})\n"
+
+
 def full_suite(problem: Problem) -> str:
     """Code that tests a candidate in its namespace: set-up, the tests and, for HumanEval, their call."""
     return suite_code(problem, problem.tests)
@@ -70,7 +100,7 @@ def full_suite(problem: Problem) -> str:
 def suite_code(problem: Problem, tests: str) -> str:
     """The same with other tests of the problem."""
     call = f"check({problem.entry_point})" if problem.entry_point else ""
-    return "\n".join(part for part in (problem.setup, tests, call, problem.extra) if part) + "\n"
+    return "\n".join(part for part in (problem.setup, tests, call) if part) + "\n"
 
 
 def isolated_suite(problem: Problem) -> str:

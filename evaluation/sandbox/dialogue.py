@@ -84,7 +84,7 @@ def reported(kind: bytes, data: bytes) -> Outcome:
     if kind == b"H":
         raise Broken(data.decode(errors="replace"))
     match _parsed(data) if kind == b"F" else None:
-        case [("wrong" | "crashed" | "memory" | "blocked") as verdict, str(message)]:
+        case [("wrong" | "crashed" | "memory" | "blocked" | "timeout") as verdict, str(message)]:
             return Outcome(verdict, normalised(message))
     return Outcome("crashed", _NOISE)
 

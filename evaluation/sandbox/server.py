@@ -75,6 +75,8 @@ def classify(error: BaseException) -> str:
     """Class of a failure by its exception."""
     if isinstance(error, MemoryError):
         return "memory"
+    if isinstance(error, TimeoutError):
+        return "timeout"
     if isinstance(error, AssertionError):
         return "wrong"
     if isinstance(error, OSError) and error.errno in REFUSALS:

@@ -4,7 +4,6 @@ import json
 import platform
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,7 @@ def score(
     plain or .gz, or a JSON array), or evalplus's folder of programs. Interrupted, it goes on when it is run again.
     """
     from evaluation.completions.sample_files import read_samples
+    from evaluation.score import limits_for
     from evaluation.score_samples import program, score_samples
     from evaluation.scoring.verdict_log import Verdicts, identity
     from specs.common.files import canonical_json, digest_json, replacing, write_bytes, write_json
@@ -49,10 +49,9 @@ def score(
 
     section, problems = _benchmark(benchmark)
     read = read_samples(samples, problems, section.problem_schema)
-    limits = Limits() if seconds is None else Limits(cpu_seconds=seconds)
+    limits = limits_for(Limits(), problems) if seconds is None else Limits(cpu_seconds=seconds)
     told = {"limits": limits.model_dump(mode="json"), "tier": tier, "python": platform.python_version()}
     inputs = {
-        "problems": digest_json([asdict(problem) for problem in problems]),
         "programs": digest_json([identity(program(sample.problem, sample.code)) for sample in read]),
     }
     with stage.scratch("score", told, inputs, label="score-samples") as folder:
@@ -122,10 +121,12 @@ def _print(summary: dict[str, object]) -> None:
     table = Table(title_justify="left")
     for heading in ("", "score", "95% interval"):
         table.add_column(heading, justify="right" if heading else "left")
-    pass_at, intervals = _mapping(summary["pass_at"]), _mapping(summary["interval"])
-    for k, value in pass_at.items():
-        span = _mapping(intervals[k])
-        table.add_row(f"pass@{k}", f"{value:.4f}", f"{span['low']:.4f} to {span['high']:.4f}")
+    figures = {"base and plus ": summary, "base ": _mapping(summary["base"])} if "base" in summary else {"": summary}
+    for suite, held in figures.items():
+        intervals = _mapping(held["interval"])
+        for k, value in _mapping(held["pass_at"]).items():
+            span = _mapping(intervals[k])
+            table.add_row(f"{suite}pass@{k}", f"{value:.4f}", f"{span['low']:.4f} to {span['high']:.4f}")
     console.print(table)
     classes = _mapping(summary["classes"])
     console.print(", ".join(f"{count} {verdict}" for verdict, count in classes.items() if count))

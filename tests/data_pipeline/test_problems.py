@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline import problems
-from data_pipeline.problems import content_sha256, in_range, read_problems
+from data_pipeline.problems import content_sha256, contents, in_range, read_problems
 from specs.common.errors import UserError
 
 HUMANEVAL = {
@@ -182,10 +182,34 @@ def test_tests_that_compare_with_numpy_run_without_it(tmp_path: Path) -> None:
     assert run(mbpp, "def twice(x): return {2: 4, 0: 0}.get(x)") == "AssertionError", "the base tests do not see it"
 
 
-def test_inputs_without_tests_are_refused(tmp_path: Path) -> None:
-    record = {key: value for key, value in HUMANEVAL.items() if key != "test"} | {"plus_input": [[1]]}
-    with pytest.raises(UserError, match=r"p.jsonl:1: holds inputs .* edition of this benchmark that has them as code"):
-        read_problems(write(tmp_path / "p.jsonl", record), "humaneval")
+RELEASED = HUMANEVAL | {"base_input": [[1]], "plus_input": [[2], [3]], "atol": 0, "contract": ""}
+
+
+def test_inputs_as_evalplus_releases_them_are_read(tmp_path: Path) -> None:
+    [problem] = read_problems(write(tmp_path / "p.jsonl", RELEASED), "humaneval")
+    assert json.loads(problem.inputs) == {"entry_point": "twice", "atol": 0, "base": [[1]], "plus": [[2], [3]]}
+    [nothing_added] = read_problems(write(tmp_path / "r.jsonl", RELEASED | {"plus_input": {}}), "humaneval")
+    assert json.loads(nothing_added.inputs)["plus"] == []
+    [plain] = read_problems(write(tmp_path / "q.jsonl", HUMANEVAL), "humaneval")
+    assert plain.inputs == "" and "inputs" not in contents(plain)
+    assert content_sha256([problem]) != content_sha256([plain])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"atol": "0"}, "atol must be a number"),
+        ({"atol": -1}, "atol must be a number of at least 0"),
+        ({"atol": True}, "atol must be a number"),
+        ({"base_input": []}, "base_input is empty, so any answer would pass"),
+        ({"base_input": {}}, "base_input is empty, so any answer would pass"),
+        ({"base_input": {"a": 1}}, "base_input must be a list of lists"),
+        ({"plus_input": [1]}, "plus_input must be a list of lists"),
+    ],
+)
+def test_odd_inputs_are_named_by_their_line(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"p.jsonl:1: {message}"):
+        read_problems(write(tmp_path / "p.jsonl", RELEASED | change), "humaneval")
 
 
 def test_the_content_has_a_digest_that_no_spelling_changes(tmp_path: Path) -> None:
