@@ -7,9 +7,10 @@ from pathlib import Path
 from runner.launching.cluster import Elastic, Kubernetes, Local, Nodes, Profile, Slurm
 from runner.launching.kubernetes import KubernetesScheduler
 from runner.launching.node import node_command
-from runner.launching.scheduler import Scheduler, run_on, submitted
+from runner.launching.scheduler import Scheduler, job_name, run_on, submitted
 from runner.launching.slurm import SlurmScheduler
-from runner.launching.torchrun import Group, StoppedError, run_agent
+from runner.launching.supervise import StoppedError, run_agent
+from runner.launching.torchrun import Group
 from runner.training.job import Job
 from specs.common.errors import UserError
 from specs.common.run_folder import RunFolder
@@ -19,7 +20,6 @@ __all__ = ["StoppedError", "dispatch", "launch", "ranks_of_node", "render"]
 
 def launch(job: Path, ranks: int, threads: int, max_restarts: int = 0) -> None:
     """Run the job at a path with so many ranks on this machine, and wait for them; raises what `run_agent` raises."""
-    _forget_last_attempt(job)
     run_agent(job, threads, Group(ranks, Elastic(max_restarts=max_restarts)))
 
 
@@ -36,14 +36,13 @@ def dispatch(path: Path, job: Job, ranks: int, per_node: int, profile: Profile) 
         case Local():
             launch(path, ranks, job.threads, profile.max_restarts)
         case Nodes():
-            _forget_last_attempt(path)
             count = ranks // per_node
-            command = shlex.join(_joining(profile, path, count, per_node))
+            command = shlex.join(_joining(profile, path, job, count, per_node))
             print(
                 f"{job.stage} {job.name}: {count} nodes meet at {profile.rendezvous}. On each other node:\n  {command}"
             )
             sys.stdout.flush()
-            group = Group(per_node, profile, count, profile.rendezvous, path.parent.name, profile.address)
+            group = Group(per_node, profile, count, profile.rendezvous, job_name(job), profile.address)
             run_agent(path, job.threads, group)
         case Slurm() | Kubernetes():
             scheduler = _scheduler(profile)
@@ -57,7 +56,7 @@ def render(path: Path, job: Job, ranks: int, per_node: int, profile: Profile) ->
     if scheduler is not None:
         return scheduler.render(job, path, ranks, per_node)
     if isinstance(profile, Nodes):
-        return shlex.join(_joining(profile, path, ranks // per_node, per_node)) + "\n"
+        return shlex.join(_joining(profile, path, job, ranks // per_node, per_node)) + "\n"
     return shlex.join(node_command(path, ranks, sys.executable)) + "\n"
 
 
@@ -74,15 +73,9 @@ def ranks_of_node(profile: Profile, ranks: int, devices_per_node: int) -> int:
     return per_node
 
 
-def _forget_last_attempt(job: Path) -> None:
-    folder = RunFolder(job.parent)
-    for mark in (folder.failure, folder.stopped):
-        mark.unlink(missing_ok=True)
-
-
-def _joining(profile: Nodes, path: Path, nodes: int, per_node: int) -> list[str]:
+def _joining(profile: Nodes, path: Path, job: Job, nodes: int, per_node: int) -> list[str]:
     command = node_command(path, per_node, sys.executable)
-    return [*command, "--nodes", str(nodes), "--rendezvous", profile.rendezvous, "--run-id", path.parent.name]
+    return [*command, "--nodes", str(nodes), "--rendezvous", profile.rendezvous, "--run-id", job_name(job)]
 
 
 def _scheduler(profile: Profile) -> Scheduler | None:

@@ -1,12 +1,19 @@
 """One node's part in a training phase: what a scheduler, or a person, starts on each machine."""
 
+import signal
 import sys
+
+if __name__ == "__main__":
+    # A request to stop that comes while torch is imported waits until it can be answered.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP})
+
 from pathlib import Path
 
 import click
 
 from runner.launching.cluster import Local, elastic_of
-from runner.launching.torchrun import Group, StoppedError, run_agent
+from runner.launching.supervise import StoppedError, run_agent
+from runner.launching.torchrun import Group
 from runner.training.device import require_devices
 from runner.training.job import STOPPED, Job
 from specs.common.errors import UserError
@@ -48,7 +55,7 @@ def main(job: Path, ranks: int, nodes: int, rendezvous: str, run_id: str, addres
     try:
         run_agent(job, read.threads, Group(ranks, elastic, nodes, rendezvous, run_id, address))
     except StoppedError as error:
-        print(f"{read.stage} {read.name}: {error}; its state is saved", file=sys.stderr)
+        print(f"{read.stage} {read.name}: {error}", file=sys.stderr)
         sys.exit(STOPPED)
 
 

@@ -15,8 +15,9 @@ from types import FrameType
 from typing import Any, Literal, Protocol, TypeVar
 
 from runner.launching.cluster import Kubernetes, Slurm
-from runner.launching.torchrun import StoppedError
+from runner.launching.supervise import StoppedError
 from runner.training.job import Job
+from runner.training.watchdog import read_failure
 from specs.common.errors import UserError
 from specs.common.files import sha256_file, write_bytes, write_json
 from specs.common.progress import Progress
@@ -129,12 +130,13 @@ def run_on(scheduler: Scheduler, job: Job, path: Path, ranks: int, per_node: int
         onward = f"; {scheduler.kind} job {name} goes on alone (`{scheduler.cancelling(name)}` ends it)" if name else ""
         raise StoppedError(f"{error}{onward}") from error
     RunFolder(folder).submitted.unlink(missing_ok=True)
-    if RunFolder(folder).failure.exists():
-        raise UserError(RunFolder(folder).failure.read_text("utf-8"))
+    if reason := read_failure(RunFolder(folder).failure):
+        raise UserError(reason)
     if not RunFolder(folder).finished.path.is_dir():
+        reason = read_failure(RunFolder(folder).ended)
         raise UserError(
             f"{scheduler.kind} job {name} ended without a finished run ({scheduler.verdict(name)}); "
-            f"see {RunFolder(folder).logs}; run the same command again to go on from the last checkpoint"
+            + (reason or f"see {RunFolder(folder).logs}; run the same command again to go on from the last checkpoint")
         )
 
 
@@ -170,7 +172,8 @@ def _attach(scheduler: Scheduler, job: Job, folder: Path) -> str | None:
 
 def _submit(scheduler: Scheduler, job: Job, path: Path, ranks: int, per_node: int) -> str:
     folder = path.parent
-    RunFolder(folder).failure.unlink(missing_ok=True)
+    for end in (RunFolder(folder).failure, RunFolder(folder).ended):
+        end.unlink(missing_ok=True)
     script = folder / f"{scheduler.kind}.{'sh' if scheduler.kind == 'slurm' else 'yaml'}"
     write_bytes(script, scheduler.render(job, path, ranks, per_node).encode())
     name = scheduler.submit(script, job)

@@ -1,5 +1,6 @@
 """What the launching process tells the ranks of a training phase, and how they answer."""
 
+import signal
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -15,6 +16,10 @@ from specs.schema.training import Architecture, Training
 BAD_INPUT = 2
 LOST_PEER = 3
 """Exit code of a rank whose connection to another rank broke: that one is to be asked."""
+STALLED = 4
+"""Exit code of a rank that waited in vain."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""Those that ask a rank to save its state and end."""
 STOPPED = 75
 """Exit code of a run that was asked to stop and saved its state: EX_TEMPFAIL, try again."""
 

@@ -20,7 +20,7 @@ from runner.training.optimizer import Optimizer, clip, squared_norms, total_norm
 from runner.training.reduction import Fold, tree_sum
 from runner.training.schedule import learning_rate
 from runner.training.sharding import ShardedModel
-from runner.training.watchdog import Patience
+from runner.training.watchdog import Watchdog
 from specs.common.errors import UserError
 from specs.schema.training import Training
 
@@ -44,12 +44,12 @@ class Run:
     until: int | None = None
     """Step to end after, before the last: for a part of a run that is executed again."""
 
-    patience: Patience | None = None
+    watchdog: Watchdog | None = None
     """With rows that do not come; none waits for ever."""
 
     def waiting(self, for_what: str) -> AbstractContextManager[None]:
-        """Wait for something, as long as patience allows."""
-        return self.patience.waiting(for_what) if self.patience else nullcontext()
+        """Wait for something, as long as the watchdog allows."""
+        return self.watchdog.waiting(for_what) if self.watchdog else nullcontext()
 
     def gather(self, values: list[float]) -> list[list[float]]:
         """The same number of values from every rank, by rank, in double precision."""
@@ -72,6 +72,8 @@ def train(run: Run, start: State | None, stop_asked: Callable[[], bool]) -> None
         with run.waiting(f"step {index + 1}: its rows of the token store"):
             micro_batches = run.batches.micro_batches(index, run.model.rank, run.model.ranks)
         waited = time.monotonic() - began
+        if run.watchdog:
+            run.watchdog.expect(f"the end of step {index + 1}")
         # Of the weights that enter the step: what goes wrong in memory between two steps is seen before it spreads.
         entering = fingerprints.take()
         try:
@@ -143,6 +145,7 @@ def fold_micro_batches(run: Run, micro_batches: list[MicroBatch], targets: int) 
 
 def micro_batch_loss(run: Run, micro_batch: MicroBatch, targets: int) -> Tensor:
     """A micro-batch's share of the loss, when `targets` are learnt in all: a scalar."""
+    run.model.before_micro_batch()
     return run.model.model.loss(
         micro_batch.tokens,
         micro_batch.targets,

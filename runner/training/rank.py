@@ -1,6 +1,5 @@
 """One rank of a training phase: reads the job, builds what it names, trains, and leaves the finished run beside it."""
 
-import contextlib
 import json
 import math
 import os
@@ -8,6 +7,8 @@ import shutil
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -30,11 +31,11 @@ from runner.training.checkpoints import Checkpoints, State
 from runner.training.data_loader import Batches
 from runner.training.determinism import pin, require_compiler
 from runner.training.digests import Journal
-from runner.training.job import BAD_INPUT, LOST_PEER, STOPPED, Job
+from runner.training.job import LOST_PEER, STOP_SIGNALS, STOPPED, Job
 from runner.training.loop import Run, Stopped, train
 from runner.training.optimizer import Optimizer
 from runner.training.sharding import DTYPES, Shard, ShardedModel
-from runner.training.watchdog import Patience
+from runner.training.watchdog import Watchdog, bytes_written, refuse, say
 from specs.common.errors import UserError
 from specs.common.files import digest_json, replacing, sha256_file, write_json
 from specs.common.run_folder import ENVIRONMENT, THROUGHPUT, RunFolder
@@ -54,7 +55,7 @@ def usable_ranks(world: int, micro_batches: int) -> int:
     return min(1 << (world.bit_length() - 1), micro_batches)
 
 
-def run(job: Job) -> None:
+def run(job: Job, watchdog: Watchdog, listener: Callable[[], bool]) -> None:
     """Train as one rank of the process group that the environment describes.
 
     Raises UserError for bad input, and `Stopped` where the run was asked to stop.
@@ -63,7 +64,7 @@ def run(job: Job) -> None:
     world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     ranks = usable_ranks(world, job.training.micro_batches)
     if rank >= ranks:
-        return _stand_by(job)
+        return _stand_by(job, listener)
     if ranks < world and rank == 0:
         print(
             f"{job.stage} {job.name}: {ranks} of {world} ranks train, the others stand by", file=sys.stderr, flush=True
@@ -72,9 +73,11 @@ def run(job: Job) -> None:
     flags = pin(job.threads, device)
     stall = timedelta(seconds=load_settings().stall_seconds)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    watchdog.expect("the other ranks")
     dist.init_process_group(backend, timeout=stall, world_size=ranks, rank=rank)
     try:
-        phase, state = _build(job, device)
+        watchdog.expect("the state to begin with")
+        phase, state = _build(job, device, watchdog)
         if phase.journal:
             asked, resolved = job.architecture.attention.backend, phase.model.model.backend
             facts = {
@@ -86,29 +89,30 @@ def run(job: Job) -> None:
                 "attention": {"requested": asked, "resolved": resolved},
                 "launch": job.launch | {name.lower(): os.environ[name] for name in TOPOLOGY if name in os.environ},
             }
-            write_json(Path(job.measured) / ENVIRONMENT, environment() | facts)
-        listener = _listen()
+            phase.telemetry.note(ENVIRONMENT, environment() | facts)
         try:
             train(phase, state, listener)
         finally:
             phase.telemetry.close()
         if job.until is None:
+            watchdog.expect("the finished run", progress=bytes_written)
             _export(job, phase)
         if phase.journal:
-            write_json(Path(job.measured) / THROUGHPUT, phase.telemetry.summary())
+            phase.telemetry.note(THROUGHPUT, phase.telemetry.summary())
     finally:
+        watchdog.expect("the end of the process group")
         dist.destroy_process_group()
 
 
-def _stand_by(job: Job) -> None:
+def _stand_by(job: Job, listener: Callable[[], bool]) -> None:
     """Wait for the ranks that train: a node that leaves would look like one that was lost."""
-    listener, folder = _listen(), RunFolder(Path(job.scratch))
+    folder = RunFolder(Path(job.scratch))
     ends = [folder.finished.path, folder.failure, folder.stopped]
     while not listener() and not any(path.exists() for path in ends):
         time.sleep(0.2)
 
 
-def _build(job: Job, device: torch.device) -> tuple[Run, State | None]:
+def _build(job: Job, device: torch.device, watchdog: Watchdog) -> tuple[Run, State | None]:
     """Everything that the loop needs, at the state of the newest whole checkpoint, or of the beginning (none)."""
     training, scratch = job.training, RunFolder(Path(job.scratch))
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
@@ -151,8 +155,8 @@ def _build(job: Job, device: torch.device) -> tuple[Run, State | None]:
     )
     # The launching process has verified every byte of the store.
     batches = Batches(TokenStore.open(Path(job.store), verify=False), training, device)
-    patience = Patience(load_settings().stall_seconds, scratch.failure)
-    run = Run(model, optimizer, batches, checkpoints, journal, telemetry, training, job.steps, job.until, patience)
+    model.before_micro_batch = watchdog.touch
+    run = Run(model, optimizer, batches, checkpoints, journal, telemetry, training, job.steps, job.until, watchdog)
     return run, state
 
 
@@ -229,38 +233,51 @@ class _Listener:
 
 def _listen() -> _Listener:
     listener = _Listener()
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, listener.hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # as the worker found them
     return listener
 
 
 def main(path: Path) -> int:
-    """Run the job at `path`; returns the exit code. A rank that cannot go on says why in `failure.txt` beside it."""
-    job, failure = Job.model_validate_json(path.read_bytes()), RunFolder(path.parent).failure
+    """Run the job at `path`; returns the exit code.
+
+    A rank that cannot go on says why, on standard error and to its agent; where no other attempt can help, also in
+    `failure.txt` beside the job, and then all end.
+    """
+    failure, listener = RunFolder(path.parent).failure, _listen()
+    watchdog = Watchdog(load_settings().stall_seconds)
     try:
-        run(job)
+        job = Job.model_validate_json(path.read_bytes())
+        run(job, watchdog, listener)
     except UserError as error:
-        return _fail(failure, str(error))
+        return refuse(failure, str(error))
     except OSError as error:
-        return _fail(failure, f"{error.filename or 'a file'}: {error.strerror}; the last checkpoint is whole")
+        return refuse(failure, f"{error.filename or 'a file'}: {error.strerror}; the last checkpoint is whole")
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return refuse(failure, f"out of memory: {_first_line(error)}; see `twice plan`")
     except Stopped as stopped:
         if os.environ.get("RANK") == "0":
             print(f"{job.stage} {job.name}: {stopped}", file=sys.stderr, flush=True)
         return STOPPED
-    except RuntimeError as error:
-        # A rank that ended takes its connections with it; what became of it explains more than where that was noticed.
-        if failure.exists():
-            return BAD_INPUT
-        if "timed out" in str(error).lower():
-            return _fail(failure, f"another rank did not answer in {load_settings().stall_seconds} seconds")
-        if "by peer" not in str(error):
-            raise
-        print(f"rank {os.environ.get('RANK')} lost its connection to another rank", file=sys.stderr, flush=True)
-        return LOST_PEER
+    except Exception as error:
+        if _in_collective(error):
+            # Whichever way a backend words it: another rank ended, or did not come. What became of that one matters.
+            say(f"lost its connection to another rank, or waited for it in vain: {_first_line(error)}")
+            return LOST_PEER
+        traceback.print_exc()
+        say(f"{type(error).__name__}: {_first_line(error)}")
+        return 1
+    finally:
+        watchdog.stop()
     return 0
 
 
-def _fail(failure: Path, message: str) -> int:
-    with contextlib.suppress(OSError), failure.open("x", encoding="utf-8") as file:
-        file.write(message)
-    return BAD_INPUT
+def _in_collective(error: Exception) -> bool:
+    """Whether an error was raised by torch's process groups."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, dist.DistError) or frames[-1].f_globals.get("__name__", "").startswith("torch.distributed")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,6 @@
 """The model, divided among ranks: FSDP2 as ZeRO-2, ZeRO-3 or a mix, and the shards as plain tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +57,8 @@ class ShardedModel:
         self.model, self.device = model, device
         self.group = mesh.get_group()
         self.rank, self.ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
+        self.before_micro_batch: Callable[[], None] = lambda: None
+        """Called before each micro-batch: a sign that the step goes on."""
         self.reduction = TreeReduceScatter(DTYPES[precision.wire], _nodes(mesh, per_node or self.ranks))
         policy = MixedPrecisionPolicy(
             param_dtype=DTYPES[precision.compute],

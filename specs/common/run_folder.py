@@ -60,6 +60,16 @@ class RunFolder:
         return self.path / "stopped"
 
     @property
+    def ended(self) -> Path:
+        """How the last attempt of a node ended that did not finish, where trying again may help."""
+        return self.path / "ended.txt"
+
+    @property
+    def agents(self) -> Path:
+        """Lock that the launchers hold which work on a run in progress."""
+        return self.path / "agents.lock"
+
+    @property
     def submitted(self) -> Path:
         """Which scheduler was given a run in progress, under which name."""
         return self.path / "submitted.json"

@@ -158,6 +158,19 @@ class Project:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project with every stage of the tiny experiment done. Not to be changed: see `project`."""
+    project = make_project(tmp_path_factory)
+    project.repro()
+    return project
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project with the tiny experiment locked, and no stage done."""
+    return make_project(tmp_path_factory)
+
+
+def make_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the project with the tiny experiment, locked."""
     root = tmp_path_factory.mktemp("project")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, listed.decode().split("\0")):
@@ -178,7 +191,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(root)
     code, output = project.run("twice", "lock", "tiny")
     assert code == 0, output
-    project.repro()
     return project
 
 

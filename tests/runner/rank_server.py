@@ -117,7 +117,7 @@ def end_in_manifest(byte: int) -> None:
 
 def stalled_loader(step: int) -> None:
     """Rows that do not come."""
-    os.environ["TWICE_STALL_SECONDS"] = "1"
+    os.environ["TWICE_STALL_SECONDS"] = "5"
     real = Batches.micro_batches
 
     def micro_batches(self, index, rank, ranks):
@@ -129,13 +129,13 @@ def stalled_loader(step: int) -> None:
 
 
 def stalled_rank(step: int) -> None:
-    """One rank stops without ending; all have patience for a second."""
-    os.environ["TWICE_STALL_SECONDS"] = "1"
+    """One rank stops without ending; all wait for five seconds."""
+    os.environ["TWICE_STALL_SECONDS"] = "5"
     real = runner.training.loop.train_step
 
     def train_step(run, index, micro_batches):
         if index + 1 == step and run.model.rank == 1:
-            time.sleep(8)
+            time.sleep(60)
         return real(run, index, micro_batches)
 
     runner.training.loop.train_step = train_step

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runner.launching.cluster import Slurm
 from runner.launching.node import read_job
 from runner.launching.scheduler import SilentError, State, _last_step, job_name, run_on
-from runner.launching.torchrun import StoppedError
+from runner.launching.supervise import StoppedError
 from runner.training.job import Job
 from specs.common.errors import UserError
 
