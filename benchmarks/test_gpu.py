@@ -16,11 +16,11 @@ from benchmarks.measuring.cost import Cost
 from benchmarks.measuring.measure import CLOCK, measure
 from benchmarks.workloads.inputs import Inputs
 from benchmarks.workloads.sizes import ONE_BILLION
-from benchmarks.workloads.training_run import rigged, save
+from benchmarks.workloads.training_run import first_step, save, training_run
 from benchmarks.workloads.workloads import MB, Work, packed
 from model.decoder.attention import backend_for, lower
-from runner.training.loop import Run, train_step
 from runner.training.reduction import Fold
+from runner.training.run import Run
 from specs.common.errors import UserError
 from specs.loading.load import load_experiment
 from specs.loading.settings import ROOT
@@ -77,13 +77,13 @@ def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
     phase = load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml").pretraining
     phase = phase.model_copy(update={"micro_batches": 2, "micro_batch_size": 1, "loss_chunk": 4_096})
     store = packed(inputs, folder, ONE_BILLION.context_length, 12 * MB)
-    with rigged(ONE_BILLION, phase, store, folder, device=torch.device("cuda", 0)) as rig:
+    with training_run(ONE_BILLION, phase, store, folder, device=torch.device("cuda", 0)) as rig:
         yield rig
 
 
 def test_step(benchmark: BenchmarkFixture, run: Run) -> None:
-    micro_batches = run.batches.micro_batches(0, 0, 1)
-    work = Work(waited(lambda: train_step(run, 0, micro_batches)), run.telemetry.tokens_per_step, "tokens")
+    micro_batches = run.loader.micro_batches(0, 0, 1)
+    work = Work(waited(lambda: first_step(run, micro_batches)), run.telemetry.tokens_per_step, "tokens")
     flops = run.telemetry.flops_per_step
     measure(benchmark, work, lambda: products(flops), "bf16 matrix products", by=wall)
     benchmark.extra_info["peak_device_memory"] = torch.cuda.max_memory_allocated()

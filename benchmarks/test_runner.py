@@ -12,9 +12,9 @@ from benchmarks.measuring.cost import cost
 from benchmarks.measuring.measure import CLOCK, measure
 from benchmarks.workloads.inputs import Inputs
 from benchmarks.workloads.sizes import SEVENTEEN_MILLION
-from benchmarks.workloads.training_run import rigged, save
+from benchmarks.workloads.training_run import first_step, save, training_run
 from benchmarks.workloads.workloads import MB, Work, packed
-from runner.training.loop import Run, train_step
+from runner.training.run import Run
 from specs.loading.load import load_experiment
 from specs.loading.settings import ROOT
 from specs.schema.training import Training
@@ -34,25 +34,25 @@ def training() -> Training:
 def run(inputs: Inputs, training: Training, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("run")
     store = packed(inputs, folder, SEVENTEEN_MILLION.context_length, 3 * MB)
-    with rigged(SEVENTEEN_MILLION, training, store, folder) as phase:
+    with training_run(SEVENTEEN_MILLION, training, store, folder) as phase:
         yield phase
 
 
 def test_step(benchmark: BenchmarkFixture, run: Run) -> None:
-    micro_batches = run.batches.micro_batches(0, 0, 1)
+    micro_batches = run.loader.micro_batches(0, 0, 1)
     flops = run.telemetry.flops_per_step
-    work = Work(lambda: train_step(run, 0, micro_batches), run.telemetry.tokens_per_step, "tokens")
+    work = Work(lambda: first_step(run, micro_batches), run.telemetry.tokens_per_step, "tokens")
     measure(benchmark, work, lambda: roofline.multiplying(flops, bf16=True), "matrix products", rounds=7)
 
 
 def test_loader(benchmark: BenchmarkFixture, run: Run, tmp_path: Path) -> None:
     """What a step waits for its data, beside the same rows from memory; and its share of the step."""
-    micro_batches = run.batches.micro_batches(0, 0, 1)
-    step = cost(lambda: train_step(run, 0, micro_batches)).cpu
-    store, at_a_time = run.batches.store, run.training.micro_batch_size
+    micro_batches = run.loader.micro_batches(0, 0, 1)
+    whole = cost(lambda: first_step(run, micro_batches)).cpu
+    store, at_a_time = run.loader.store, run.training.micro_batch_size
     flat = np.memmap(tmp_path / "flat", np.uint8, "w+", shape=(len(store), 5 * (store.manifest.context_length + 1)))
-    rows = [run.batches.order.step(index, run.training.micro_batches, at_a_time) for index in range(STEPS)]
-    work = Work(lambda: [run.batches.micro_batches(index, 0, 1) for index in range(STEPS)], STEPS, "steps")
+    rows = [run.loader.order.step(index, run.training.micro_batches, at_a_time) for index in range(STEPS)]
+    work = Work(lambda: [run.loader.micro_batches(index, 0, 1) for index in range(STEPS)], STEPS, "steps")
 
     def read() -> None:
         for step_rows in rows:
@@ -60,7 +60,7 @@ def test_loader(benchmark: BenchmarkFixture, run: Run, tmp_path: Path) -> None:
                 flat[micro_batch]
 
     measure(benchmark, work, lambda: roofline.best_of(read), "memmap without checksums")
-    share = 1 / (benchmark.extra_info["rate"] * step)
+    share = 1 / (benchmark.extra_info["rate"] * whole)
     benchmark.extra_info["share_of_step"] = share
     assert share < 0.005
 

@@ -48,19 +48,20 @@ Tokenizer.encode_batch = _slower
     # its sequences costs differs from that share, as gathering does not shrink with it, nor the loss, which is computed
     # in chunks of one shape.
     "step": Plant(
-        "runner/training/loop.py",
+        "runner/training/step.py",
         """
+import time
 _train_step = train_step
-def train_step(run, index, micro-batches):
+def train_step(model, optimizer, training, micro_batches, step, lr):
     began = time.process_time()
-    entry = _train_step(run, index, micro-batches)
+    entry = _train_step(model, optimizer, training, micro_batches, step, lr)
     ended = now = time.process_time()
     piece = 0.0
     with torch.no_grad():
         while now + piece / 2 < ended + (ended - began) / 10:
-            run.model.model(micro-batches[0].tokens[:1, :64])
+            model.model(micro_batches[0].tokens[:1, :64])
             piece, now = time.process_time() - now, time.process_time()
-    run.model.drop_gathered()
+    model.drop_gathered()
     return entry
 """,
     ),

@@ -7,25 +7,20 @@ folds, documents masked. Without a CUDA device it says so and ends with code 0, 
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 
 import click
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 
-from model.decoder.init import initial_values
-from model.decoder.transformer import Transformer
-from runner.monitoring.telemetry import Telemetry
-from runner.monitoring.utilisation import peak_flops
-from runner.training.checkpoints import Checkpoints
-from runner.training.data_loader import Batches, MicroBatch
-from runner.training.determinism import environment_of_ranks, pin
-from runner.training.loop import Run, train_step
+from benchmarks.workloads.training_run import one_rank, random_micro_batches, strict
+from runner.monitoring.peak import peak_flops
+from runner.training.data_loader import MicroBatch
+from runner.training.determinism import environment_of_ranks
 from runner.training.optimizer import Optimizer
-from runner.training.sharding import DTYPES, ShardedModel
+from runner.training.sharding import ShardedModel
+from runner.training.step import train_step
 from specs.estimates.counts import flops_per_sequence
 from specs.schema.training import Architecture, Training
 
@@ -34,30 +29,14 @@ ARCHITECTURE = Architecture(d_model=2048, n_layers=20, n_heads=16, d_ff=5632, co
 MICRO_BATCHES = 4
 
 
-def ours(phase: Training, micro_batches: list[MicroBatch], device: torch.device) -> Callable[[], object]:
+def ours(
+    model: ShardedModel, optimizer: Optimizer, phase: Training, micro_batches: list[MicroBatch]
+) -> Callable[[], object]:
     """`train_step` of the runner, on one rank."""
-    with torch.device("meta"):
-        transformer = Transformer(
-            ARCHITECTURE,
-            VOCABULARY,
-            recompute=phase.parallelism.recompute,
-            device="cuda",
-            dtype=DTYPES[phase.precision.compute],
-        )
-    if phase.parallelism.compile:
-        transformer.compile_layers()
-    model = ShardedModel(transformer, init_device_mesh("cuda", (1,)), phase.precision, phase.parallelism, device)
-    for shard in model.shards:
-        values = initial_values(ARCHITECTURE, phase.seed, shard.name, 0, shard.values.numel())
-        shard.values.copy_(values.view(shard.values.shape))
-    # A step uses none of these: its micro-batches are given, and nothing is saved or noted.
-    absent = Batches.__new__(Batches), Checkpoints.__new__(Checkpoints), None, Telemetry.__new__(Telemetry)
-    run = Run(model, Optimizer(phase.optimizer, model.shards, "cuda"), *absent, phase, 1000)
 
     def step() -> None:
-        torch.set_deterministic_debug_mode("error")
-        train_step(run, 0, micro_batches)
-        torch.set_deterministic_debug_mode("default")
+        with strict():
+            train_step(model, optimizer, phase, micro_batches, 1, phase.optimizer.lr)
 
     return step
 
@@ -104,41 +83,10 @@ def hugging_face(phase: Training, micro_batches: list[MicroBatch], device: torch
     return step
 
 
-@click.command(epilog="Example: python -m benchmarks.peers.gpu --recompute full")
-@click.option("--recompute", type=click.Choice(["none", "full"]), default="none", show_default=True, help="Of both.")
-@click.option("--compiled", is_flag=True, help="Both through torch.compile.")
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
-def main(recompute: str, compiled: bool, rounds: int) -> None:
-    """Print tokens per second, utilisation of the device's bf16 peak, and peak memory of both."""
-    if not torch.cuda.is_available():
-        click.echo("skipped: there is no CUDA device")
-        return
-    os.environ |= environment_of_ranks(1) | {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-    device = torch.device("cuda", 0)
-    pin(1, device)
-    dist.init_process_group("cpu:gloo,cuda:nccl", store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
-    phase = Training.model_validate(
-        {
-            "micro_batches": MICRO_BATCHES,
-            "optimizer": {"lr": 1e-4},
-            "schedule": {"kind": "constant", "warmup_steps": 0},
-            "precision": {"compute": "bf16", "wire": "bf16"},
-            "parallelism": {"recompute": recompute, "compile": compiled},
-            "checkpoints": {"every": 1000},
-            "loss_chunk": 8192,
-        }
-    )
-    generator = torch.Generator().manual_seed(1)
-    micro_batches = []
-    for _ in range(MICRO_BATCHES):
-        ids = torch.randint(0, VOCABULARY, (1, ARCHITECTURE.context_length + 1), generator=generator).to(device)
-        tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-        micro_batches.append(
-            MicroBatch(tokens, targets, torch.ones_like(tokens, dtype=torch.bool), torch.zeros_like(tokens))
-        )
+def compared(steps: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> Iterator[str]:
+    """Median seconds of each step, taken in turn, as tokens per second, share of the peak, and memory."""
     peak = peak_flops(device, "bf16")
     assert peak is not None
-    steps = {"twice": ours(phase, micro_batches, device), "Hugging Face": hugging_face(phase, micro_batches, device)}
     taken: dict[str, list[float]] = {name: [] for name in steps}
     memory: dict[str, int] = {}
     for index in range(rounds + 2):
@@ -153,14 +101,46 @@ def main(recompute: str, compiled: bool, rounds: int) -> None:
                 taken[name].append(time.monotonic() - began)
     tokens_per_step = MICRO_BATCHES * ARCHITECTURE.context_length
     operations = MICRO_BATCHES * flops_per_sequence(ARCHITECTURE, VOCABULARY)
-    click.echo(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, recompute {recompute}")
     for name, seconds in taken.items():
         middle = median(seconds)
-        click.echo(
+        yield (
             f"{name:13s} {tokens_per_step / middle:9,.0f} tokens/s, {operations / middle / peak:6.1%} of the peak, "
             f"{memory[name] / 2**30:6.1f} GiB with both models resident"
         )
-    dist.destroy_process_group()
+
+
+@click.command(epilog="Example: python -m benchmarks.peers.gpu --recompute full")
+@click.option("--recompute", type=click.Choice(["none", "full"]), default="none", show_default=True, help="Of both.")
+@click.option("--compiled", is_flag=True, help="Both through torch.compile.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+def main(recompute: str, compiled: bool, rounds: int) -> None:
+    """Print tokens per second, utilisation of the device's bf16 peak, and peak memory of both."""
+    if not torch.cuda.is_available():
+        click.echo("skipped: there is no CUDA device")
+        return
+    os.environ |= environment_of_ranks(1)
+    device = torch.device("cuda", 0)
+    phase = Training.model_validate(
+        {
+            "micro_batches": MICRO_BATCHES,
+            "optimizer": {"lr": 1e-4},
+            "schedule": {"kind": "constant", "warmup_steps": 0},
+            "precision": {"compute": "bf16", "wire": "bf16"},
+            "parallelism": {"recompute": recompute, "compile": compiled},
+            "checkpoints": {"every": 1000},
+            "loss_chunk": 8192,
+        }
+    )
+    micro_batches = random_micro_batches(MICRO_BATCHES, 1, ARCHITECTURE.context_length, VOCABULARY, device=device)
+    click.echo(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, recompute {recompute}")
+    with one_rank(ARCHITECTURE, VOCABULARY, phase, device=device) as (model, optimizer):
+        torch.set_deterministic_debug_mode("default")
+        steps = {
+            "twice": ours(model, optimizer, phase, micro_batches),
+            "Hugging Face": hugging_face(phase, micro_batches, device),
+        }
+        for line in compared(steps, rounds, device):
+            click.echo(line)
 
 
 if __name__ == "__main__":

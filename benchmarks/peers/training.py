@@ -5,34 +5,26 @@ same micro-batches of the same random ids. Ours is the step that `pretrain` runs
 deterministic kernels included. Time is processor time, so that a loaded machine changes little.
 """
 
+import contextlib
 import copy
 import os
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import click
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 
 from benchmarks.measuring import roofline
 from benchmarks.measuring.cost import cost
 from benchmarks.peers import OURS, Found, in_turn, tell
-from model.decoder.init import initial_values
-from model.decoder.transformer import Transformer
-from runner.monitoring.telemetry import Telemetry
-from runner.training.checkpoints import Checkpoints
-from runner.training.data_loader import Batches, MicroBatch
-from runner.training.determinism import environment_of_ranks, pin, require_compiler
-from runner.training.loop import Run, train_step
-from runner.training.optimizer import Optimizer
-from runner.training.sharding import DTYPES, ShardedModel
+from benchmarks.workloads.training_run import one_rank, random_micro_batches, strict
+from runner.training.data_loader import MicroBatch
+from runner.training.determinism import environment_of_ranks
+from runner.training.step import train_step
 from specs.estimates.counts import flops_per_sequence
 from specs.schema.training import Architecture, Training
 
@@ -40,7 +32,6 @@ VOCABULARY = 8192
 ARCHITECTURE = Architecture(d_model=384, n_layers=6, n_heads=6, d_ff=1024, context_length=512)
 MICRO_BATCHES, ROWS = 2, 4
 TITAN = "torchtitan"
-CPU = torch.device("cpu")
 
 Step = Callable[[], object]
 
@@ -60,43 +51,18 @@ def training(compiled: bool) -> Training:
     )
 
 
-def micro_batches() -> list[MicroBatch]:
-    """Random ids, one document a row, all targets learnt."""
-    generator = torch.Generator().manual_seed(1)
-    made = []
-    for _ in range(MICRO_BATCHES):
-        ids = torch.randint(0, VOCABULARY, (ROWS, ARCHITECTURE.context_length + 1), generator=generator)
-        tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-        made.append(MicroBatch(tokens, targets, torch.ones_like(targets, dtype=torch.bool), torch.zeros_like(tokens)))
-    return made
-
-
-def ours(folder: Path, data: list[MicroBatch], compiled: bool) -> Step:
+@contextlib.contextmanager
+def ours(data: list[MicroBatch], compiled: bool) -> Iterator[Step]:
     """`train_step` of the runner on one rank."""
     phase = training(compiled)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
-    with torch.device("meta"):
-        transformer = Transformer(ARCHITECTURE, VOCABULARY, dtype=DTYPES[phase.precision.compute])
-    if compiled:
-        require_compiler(CPU)
-        transformer.compile_layers()
-    model = ShardedModel(transformer, init_device_mesh("cpu", (1,)), phase.precision, phase.parallelism, CPU)
-    for shard in model.shards:
-        values = initial_values(ARCHITECTURE, phase.seed, shard.name, 0, shard.values.numel())
-        shard.values.copy_(values.view(shard.values.shape))
-    optimizer = Optimizer(phase.optimizer, model.shards)
-    # A step uses none of these: its micro-batches are given, and nothing is saved or noted.
-    batches, checkpoints = Batches.__new__(Batches), Checkpoints.__new__(Checkpoints)
-    telemetry = Telemetry.__new__(Telemetry)
-    run = Run(model, optimizer, batches, checkpoints, None, telemetry, phase, 1000)
-
-    def step() -> None:
-        torch.set_deterministic_debug_mode("error")
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        train_step(run, 0, data)
+    with one_rank(ARCHITECTURE, VOCABULARY, phase) as (model, optimizer):
         torch.set_deterministic_debug_mode("default")
 
-    return step
+        def step() -> None:
+            with strict():
+                train_step(model, optimizer, phase, data, 1, phase.optimizer.lr)
+
+        yield step
 
 
 def usual_loop(model: nn.Module, loss_of: Callable[[MicroBatch], Tensor], data: list[MicroBatch]) -> Step:
@@ -247,9 +213,7 @@ def main(compiled: bool, rounds: int) -> None:
         os.execve(
             sys.executable, [sys.executable, "-m", "benchmarks.peers.training", *sys.argv[1:]], os.environ | wanted
         )
-    pin(1, CPU)
-    torch.set_deterministic_debug_mode("default")
-    data = micro_batches()
+    data = random_micro_batches(MICRO_BATCHES, ROWS, ARCHITECTURE.context_length, VOCABULARY)
     rows = MICRO_BATCHES * ROWS
     tokens = rows * ARCHITECTURE.context_length
     flops = rows * flops_per_sequence(ARCHITECTURE, VOCABULARY)
@@ -257,8 +221,7 @@ def main(compiled: bool, rounds: int) -> None:
     def rate(step: Step) -> Callable[[], float]:
         return lambda: tokens / cost(step).cpu
 
-    with tempfile.TemporaryDirectory() as folder:
-        mine = ours(Path(folder), data, compiled)
+    with ours(data, compiled) as mine:
         llama, parameters = hugging_face(data, compiled)
         steps = {
             OURS: mine,
@@ -270,7 +233,6 @@ def main(compiled: bool, rounds: int) -> None:
             step()
         timed = {who: rate(step) for who, step in steps.items()}
         rates = in_turn(rounds, timed | {"limit": lambda: tokens / roofline.multiplying(flops, bf16=True)})
-        dist.destroy_process_group()
     how = "compiled" if compiled else "eager"
     limit = ("bf16 matrix products", median(rates.pop("limit")))
     what = f"training step, {parameters / 1e6:.1f}M parameters, bf16, {how}"

@@ -178,15 +178,14 @@ def _steps(update: Callable[[int], tuple[dict[str, int], dict[str, int]]], unit:
 def _stepping(
     inputs: Inputs, folder: Path, architecture: dict[str, int], training: dict[str, int], size: float
 ) -> Iterator[tuple[float, Sized]]:
-    from benchmarks.workloads.training_run import rigged
-    from runner.training.loop import train_step
+    from benchmarks.workloads.training_run import first_step, training_run
 
     smoke = load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml")
     model = smoke.architecture.model_copy(update=architecture)
     phase = smoke.pretraining.model_copy(update=training)
-    with rigged(model, phase, packed(inputs, folder, model.context_length, 2 * MB), folder) as run:
-        micro_batches = run.batches.micro_batches(0, 0, 1)
-        yield size, lambda: train_step(run, 0, micro_batches)
+    with training_run(model, phase, packed(inputs, folder, model.context_length, 2 * MB), folder) as run:
+        micro_batches = run.loader.micro_batches(0, 0, 1)
+        yield size, lambda: first_step(run, micro_batches)
 
 
 def _ranks(inputs: Inputs, folder: Path, factor: int) -> tuple[float, Sized]:

@@ -21,15 +21,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultReduceScatter
 
-from model.decoder.init import initial_values
-from model.decoder.transformer import Transformer
-from runner.monitoring.telemetry import Telemetry
-from runner.training.checkpoints import Checkpoints
-from runner.training.data_loader import Batches, MicroBatch
+from benchmarks.workloads.training_run import random_micro_batches
+from runner.training.build import build, initialise
+from runner.training.data_loader import MicroBatch
 from runner.training.determinism import environment_of_ranks, pin
-from runner.training.loop import Run, micro_batch_loss, train_step
 from runner.training.optimizer import Optimizer
-from runner.training.sharding import DTYPES, ShardedModel
+from runner.training.sharding import ShardedModel
+from runner.training.step import train_step
 from specs.schema.training import Architecture, Training
 
 VOCABULARY = 8192
@@ -37,38 +35,30 @@ ARCHITECTURE = Architecture(d_model=256, n_layers=4, n_heads=4, d_ff=768, contex
 CPU = torch.device("cpu")
 
 
-def build(phase: Training) -> Run:
+def built(phase: Training) -> tuple[ShardedModel, Optimizer]:
     """One rank's part of the step."""
-    with torch.device("meta"):
-        transformer = Transformer(ARCHITECTURE, VOCABULARY, dtype=DTYPES[phase.precision.compute])
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    model = ShardedModel(transformer, mesh, phase.precision, phase.parallelism, CPU)
-    for shard in model.shards:
-        width = shard.values[0].numel()
-        values = initial_values(ARCHITECTURE, phase.seed, shard.name, shard.start * width, shard.stop * width)
-        shard.values.copy_(values.view(shard.values.shape))
-    # A step uses none of these: its micro-batches are given, and nothing is saved or noted.
-    absent = Batches.__new__(Batches), Checkpoints.__new__(Checkpoints), None, Telemetry.__new__(Telemetry)
-    return Run(model, Optimizer(phase.optimizer, model.shards), *absent, phase, 1000)
+    model, optimizer = build(ARCHITECTURE, VOCABULARY, phase, init_device_mesh("cpu", (dist.get_world_size(),)))
+    initialise(model, optimizer, phase.seed)
+    return model, optimizer
 
 
 def stock(phase: Training, micro_batches: list[MicroBatch]) -> Callable[[], object]:
     """The usual loop over FSDP2."""
-    run = build(phase)
-    for module in run.model.model.modules():
+    sharded, _ = built(phase)
+    for module in sharded.model.modules():
         if isinstance(module, FSDPModule):
             module.set_custom_reduce_scatter(DefaultReduceScatter())
-    parameters = list(run.model.model.parameters())
+    parameters = list(sharded.model.parameters())
     values = phase.optimizer
     adamw = torch.optim.AdamW(
         parameters, lr=values.lr, betas=(values.beta1, values.beta2), weight_decay=values.weight_decay, fused=True
     )
-    targets = sum(micro_batch.count for micro_batch in micro_batches) * run.model.ranks
+    targets = sum(micro_batch.count for micro_batch in micro_batches) * sharded.ranks
 
     def step() -> None:
         for number, micro_batch in enumerate(micro_batches, 1):
-            run.model.keep_gathered(number < len(micro_batches))
-            micro_batch_loss(run, micro_batch, targets).backward()  # type: ignore[no-untyped-call]
+            sharded.keep_gathered(number < len(micro_batches))
+            sharded.loss(micro_batch, targets, phase.loss_chunk).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, phase.clip_norm)
         adamw.step()
         adamw.zero_grad(set_to_none=True)
@@ -91,17 +81,13 @@ def rank_main(rank: int, ranks: int, port: int, rounds: int, wire: str) -> None:
             "checkpoints": {"every": 1000},
         }
     )
-    generator = torch.Generator().manual_seed(rank)
-    micro_batches = []
-    for _ in range(phase.micro_batches // ranks):
-        shape = (phase.micro_batch_size, ARCHITECTURE.context_length + 1)
-        ids = torch.randint(0, VOCABULARY, shape, generator=generator)
-        tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-        micro_batches.append(
-            MicroBatch(tokens, targets, torch.ones_like(tokens, dtype=torch.bool), torch.zeros_like(tokens))
-        )
-    run = build(phase)
-    steps = {"twice": lambda: train_step(run, 0, micro_batches), "stock FSDP2": stock(phase, micro_batches)}
+    shape = (phase.micro_batches // ranks, phase.micro_batch_size, ARCHITECTURE.context_length, VOCABULARY)
+    micro_batches = random_micro_batches(*shape, seed=rank)
+    model, optimizer = built(phase)
+    steps = {
+        "twice": lambda: train_step(model, optimizer, phase, micro_batches, 1, phase.optimizer.lr),
+        "stock FSDP2": stock(phase, micro_batches),
+    }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for index in range(rounds + 1):
         for name, step in steps.items():

@@ -143,16 +143,15 @@ def reading(inputs: Inputs, folder: Path) -> Iterator[Work]:
 @contextlib.contextmanager
 def stepping(inputs: Inputs, folder: Path) -> Iterator[Work]:
     """The training step of `smoke`'s model, its data read from a store: ten sequences in two micro-batches."""
-    from benchmarks.workloads.training_run import rigged
-    from runner.training.loop import train_step
+    from benchmarks.workloads.training_run import first_step, training_run
 
     experiment = load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml")
     architecture = experiment.architecture.model_copy(update={"context_length": 256})
     training = experiment.pretraining.model_copy(update={"micro_batches": 2, "micro_batch_size": 5})
     store = packed(inputs, folder, 256, 2 * MB)
-    with rigged(architecture, training, store, folder) as run:
-        micro_batches = run.batches.micro_batches(0, 0, 1)
-        yield Work(lambda: train_step(run, 0, micro_batches), 10 * 256, "tokens", extra=run)
+    with training_run(architecture, training, store, folder) as run:
+        micro_batches = run.loader.micro_batches(0, 0, 1)
+        yield Work(lambda: first_step(run, micro_batches), 10 * 256, "tokens", extra=run)
 
 
 def sampler(architecture: "Architecture", folder: Path) -> "Transformer":

@@ -1,8 +1,8 @@
 """Memory of one rank, predicted by tracing the runner's own training step on tensors without data.
 
-`runner.training.loop.train_step` runs over `ShardedModel` and `Optimizer` as it is, under FakeTensorMode and a process
-group that moves nothing; every storage that the step allocates and frees is counted. The step is not repeated here, so
-this cannot fall behind it.
+`runner.training.step.train_step` runs as it is over what `runner.training.build` builds, under FakeTensorMode and a
+process group that moves nothing; every storage that the step allocates and frees is counted. The step is not repeated
+here, so this cannot fall behind it.
 """
 
 import sys
@@ -24,14 +24,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model.decoder.transformer import Transformer
-from runner.monitoring.telemetry import Telemetry
-from runner.training.checkpoints import Checkpoints
-from runner.training.data_loader import Batches, MicroBatch
+from runner.training.build import build
+from runner.training.data_loader import MicroBatch
 from runner.training.device import kind_of
-from runner.training.loop import Run, train_step
-from runner.training.optimizer import Optimizer
-from runner.training.sharding import DTYPES, ShardedModel
+from runner.training.step import train_step
 from specs.common.errors import UserError
 from specs.schema.experiment import Device
 from specs.schema.training import Architecture, Training
@@ -183,15 +179,10 @@ def _label() -> str:
                     break
                 return label
         backward |= function == "backward" and name.endswith("_tensor.py")
-        if name.endswith("runner/training/loop.py"):
+        if name.endswith("runner/training/step.py"):
             break
         frame = frame.f_back  # type: ignore[assignment]
     return "layer in backward" if backward else "activations"
-
-
-class _NoTelemetry(Telemetry):
-    def __init__(self) -> None:
-        pass
 
 
 def simulate(
@@ -216,42 +207,29 @@ def simulate(
         )
     if dist.is_initialized():
         raise UserError("a process group exists already: simulate in a process of its own")
-    kind = kind_of(device)
-    dtype = DTYPES[training.precision.compute]
+    # Compiled layers allocate otherwise, and compiling them is not traced.
+    eager = training.model_copy(update={"parallelism": training.parallelism.model_copy(update={"compile": False})})
     trace = _Trace()
     with ExitStack() as stack:
         dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
         stack.callback(dist.destroy_process_group)
         mesh = init_device_mesh("cpu", (ranks,))
-        with torch.device("meta"):
-            transformer = Transformer(
-                architecture, vocab_size, recompute=training.parallelism.recompute, device=kind, dtype=dtype
-            )
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(trace)
         stack.enter_context(trace.resizing())
-        model = ShardedModel(transformer, mesh, training.precision, training.parallelism, torch.device("cpu"))
+        model, optimizer = build(architecture, vocab_size, eager, mesh, kernels=kind_of(device))
         if stock:
-            for module in model._modules():
+            for module in model.modules():
                 module.set_custom_reduce_scatter(_fsdp_collectives.DefaultReduceScatter())
-        optimizer = Optimizer(training.optimizer, model.shards, kind)
         shape = (training.micro_batch_size, architecture.context_length)
         micro_batches = [_micro_batch(shape) for _ in range(training.micro_batches // ranks)]
-        run = Run(
-            model, optimizer, _absent(Batches), _absent(Checkpoints), None, _NoTelemetry(), training, steps=1_000_000
-        )
-        train_step(run, 0, micro_batches)
+        train_step(model, optimizer, eager, micro_batches, 1, training.optimizer.lr)
     counter = trace.counter
     components: Counter[str] = Counter()
     for allocation in counter.at_peak:
         components[allocation.label] += allocation.bytes
     alike = sorted(Counter(counter.at_peak).items(), key=lambda each: (-each[0].bytes, -each[1]))
     return Simulation(counter.peak, dict(components.most_common()), counter.highest, alike[:10], counter.operations)
-
-
-def _absent(kind: type[Any]) -> Any:
-    """A part of a run that a step does not touch: without attributes, so that a step which does fails loudly."""
-    return object.__new__(kind)
 
 
 def _micro_batch(shape: tuple[int, int]) -> MicroBatch:

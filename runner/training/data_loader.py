@@ -33,14 +33,14 @@ class MicroBatch:
         return int(self.learnt.sum())
 
 
-class Batches:
+class DataLoader:
     """Rows of a store, dealt to micro-batches by the global order: a pure function of seed, weights and step."""
 
     def __init__(self, store: TokenStore, training: Training, device: torch.device) -> None:
         self.store, self.training, self.device = store, training, device
         held_out = training.held_out.sequences if training.held_out else 0
         self.order = Order(store.shares, training.seed, held_out)
-        self._reader = ThreadPoolExecutor(1, "batches")
+        self._reader = ThreadPoolExecutor(1, "data-loader")
         self._ahead: tuple[tuple[int, int, int], Future[list[MicroBatch]]] | None = None
 
     def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:

@@ -23,9 +23,12 @@ def environment_of_ranks(threads: int) -> dict[str, str]:
     }
 
 
-def require_compiler(device: torch.device) -> None:
-    """Raise UserError where torch.compile finds no C++ compiler for a CPU; forbid it to choose kernels by timing."""
-    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+def require_compiler(device: str) -> None:
+    """Forbid torch.compile to choose kernels by timing. Raises UserError where it finds no C++ compiler for a CPU.
+
+    `device` is the kind of device (`cpu`, `cuda`) that computes.
+    """
+    if device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         raise UserError("parallelism.compile needs a C++ compiler on a CPU: install g++, or write compile: false")
     torch._inductor.config.deterministic = True
 

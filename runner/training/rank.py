@@ -1,9 +1,6 @@
 """One rank of a training phase: reads the job, builds what it names, trains, and leaves the finished run beside it."""
 
-import json
-import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -12,32 +9,28 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
 from torch.distributed.device_mesh import init_device_mesh
 
 from data_pipeline.tokens.token_store import TokenStore
-from model.decoder.init import initial_values
-from model.decoder.transformer import Transformer
 from runner.monitoring.environment import environment
+from runner.monitoring.peak import peak_flops
 from runner.monitoring.telemetry import Telemetry
-from runner.monitoring.utilisation import peak_flops
-from runner.training import device as devices
-from runner.training.checkpoint_files import write_tensors
+from runner.training.build import build, initialise
 from runner.training.checkpoints import Checkpoints, State
-from runner.training.data_loader import Batches
-from runner.training.determinism import pin, require_compiler
-from runner.training.digests import Journal
+from runner.training.data_loader import DataLoader
+from runner.training.determinism import pin
+from runner.training.device import device_of
+from runner.training.finished import export
 from runner.training.job import LOST_PEER, STOP_SIGNALS, STOPPED, Job
-from runner.training.loop import Run, Stopped, train
-from runner.training.optimizer import Optimizer
-from runner.training.sharding import DTYPES, Shard, ShardedModel
+from runner.training.journal import Journal
+from runner.training.loop import Stopped, train
+from runner.training.run import Run
+from runner.training.sharding import ShardedModel
 from runner.training.watchdog import Watchdog, bytes_written, refuse, say
 from specs.common.errors import UserError
-from specs.common.files import digest_json, replacing, sha256_file, write_json
 from specs.common.run_folder import ENVIRONMENT, THROUGHPUT, RunFolder
 from specs.estimates.counts import flops_per_sequence, sequences_per_step, tokens_per_step
 from specs.loading.settings import load_settings
@@ -69,7 +62,7 @@ def run(job: Job, watchdog: Watchdog, listener: Callable[[], bool]) -> None:
         print(
             f"{job.stage} {job.name}: {ranks} of {world} ranks train, the others stand by", file=sys.stderr, flush=True
         )
-    device = devices.device_of(job.device, int(os.environ.get("LOCAL_RANK", "0")))
+    device = device_of(job.device, int(os.environ.get("LOCAL_RANK", "0")))
     flags = pin(job.threads, device)
     stall = timedelta(seconds=load_settings().stall_seconds)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
@@ -77,28 +70,18 @@ def run(job: Job, watchdog: Watchdog, listener: Callable[[], bool]) -> None:
     dist.init_process_group(backend, timeout=stall, world_size=ranks, rank=rank)
     try:
         watchdog.expect("the state to begin with")
-        phase, state = _build(job, device, watchdog)
-        if phase.journal:
-            asked, resolved = job.architecture.attention.backend, phase.model.model.backend
-            facts = {
-                "code": job.code and job.code.digest,
-                "ranks": phase.model.ranks,
-                "ranks_per_node": _ranks_per_node(),
-                "process_group": dist.get_backend(),
-                "determinism": flags,
-                "attention": {"requested": asked, "resolved": resolved},
-                "launch": job.launch | {name.lower(): os.environ[name] for name in TOPOLOGY if name in os.environ},
-            }
-            phase.telemetry.note(ENVIRONMENT, environment() | facts)
+        parts, state = _prepare(job, device, watchdog)
+        if parts.journal:
+            parts.telemetry.note(ENVIRONMENT, environment() | _circumstances(job, parts.model, flags))
         try:
-            train(phase, state, listener)
+            train(parts, state, listener)
         finally:
-            phase.telemetry.close()
+            parts.telemetry.close()
         if job.until is None:
             watchdog.expect("the finished run", progress=bytes_written)
-            _export(job, phase)
-        if phase.journal:
-            phase.telemetry.note(THROUGHPUT, phase.telemetry.summary())
+            export(job, parts.model, parts.journal)
+        if parts.journal:
+            parts.telemetry.note(THROUGHPUT, parts.telemetry.summary())
     finally:
         watchdog.expect("the end of the process group")
         dist.destroy_process_group()
@@ -112,30 +95,16 @@ def _stand_by(job: Job, listener: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def _build(job: Job, device: torch.device, watchdog: Watchdog) -> tuple[Run, State | None]:
-    """Everything that the loop needs, at the state of the newest whole checkpoint, or of the beginning (none)."""
+def _prepare(job: Job, device: torch.device, watchdog: Watchdog) -> tuple[Run, State | None]:
+    """The parts of the run, in the state of the newest whole checkpoint, or of the beginning (none)."""
     training, scratch = job.training, RunFolder(Path(job.scratch))
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    with torch.device("meta"):
-        transformer = Transformer(
-            job.architecture,
-            job.vocab_size,
-            recompute=training.parallelism.recompute,
-            device=device.type,
-            dtype=DTYPES[training.precision.compute],
-        )
-    if training.parallelism.compile:
-        require_compiler(device)
-        transformer.compile_layers()
-    model = ShardedModel(transformer, mesh, training.precision, training.parallelism, device, _ranks_per_node())
-    optimizer = Optimizer(training.optimizer, model.shards, device.type)
+    model, optimizer = build(job.architecture, job.vocab_size, training, mesh, per_node=_ranks_per_node())
     checkpoints = Checkpoints(scratch.checkpoints, job.identity, training.checkpoints, model, optimizer, job.code)
-    lead = model.rank == 0
-    journal = Journal(scratch.steps, job.identity) if lead else None
+    journal = Journal(scratch.steps, job.identity) if model.rank == 0 else None
     state = checkpoints.load()
     if state is None:
-        _fill(job, model.shards)
-        optimizer.reset()
+        initialise(model, optimizer, training.seed, Path(job.initial) if job.initial else None)
     elif job.level != "topology" and state.ranks != model.ranks:
         raise UserError(
             f"reproducibility.level is {job.level}: the run began on {state.ranks} ranks and cannot go on with "
@@ -143,75 +112,47 @@ def _build(job: Job, device: torch.device, watchdog: Watchdog) -> tuple[Run, Sta
         )
     elif journal:
         journal.rewind(state.steps_file)
-    peak = peak_flops(device, training.precision.compute)
-    telemetry = Telemetry(
-        Path(job.measured) if lead else None,
+    model.before_micro_batch = watchdog.touch
+    parts = Run(
+        model=model,
+        optimizer=optimizer,
+        # The launching process has verified every byte of the store.
+        loader=DataLoader(TokenStore.open(Path(job.store), verify=False), training, device),
+        checkpoints=checkpoints,
+        journal=journal,
+        telemetry=_telemetry(job, model),
+        watchdog=watchdog,
+        training=training,
+        steps=job.steps,
+        until=job.until,
+    )
+    return parts, state
+
+
+def _telemetry(job: Job, model: ShardedModel) -> Telemetry:
+    peak = peak_flops(model.device, job.training.precision.compute)
+    return Telemetry(
+        Path(job.measured) if model.rank == 0 else None,
         f"{job.stage} {job.name}",
         job.steps,
-        tokens_per_step(training, job.architecture),
-        flops_per_sequence(job.architecture, job.vocab_size) * sequences_per_step(training),
+        tokens_per_step(job.training, job.architecture),
+        flops_per_sequence(job.architecture, job.vocab_size) * sequences_per_step(job.training),
         peak * model.ranks if peak else None,
         job.trace,
     )
-    # The launching process has verified every byte of the store.
-    batches = Batches(TokenStore.open(Path(job.store), verify=False), training, device)
-    model.before_micro_batch = watchdog.touch
-    run = Run(model, optimizer, batches, checkpoints, journal, telemetry, training, job.steps, job.until, watchdog)
-    return run, state
 
 
-def _fill(job: Job, shards: list[Shard]) -> None:
-    """First values of this rank's shards: from a file, or made from the seed."""
-    if job.initial is None:
-        for shard in shards:
-            row = math.prod(shard.shape[1:])
-            start, stop = shard.start * row, shard.stop * row
-            values = initial_values(job.architecture, job.training.seed, shard.name, start, stop)
-            shard.values.copy_(values.view(shard.values.shape))
-        return
-    try:
-        with safe_open(job.initial, framework="pt") as file:
-            held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-            if held != (wanted := {shard.name: shard.shape for shard in shards}):
-                name = next(iter(sorted({*held.items()} ^ {*wanted.items()})))[0]
-                raise UserError(f"{job.initial}: {name} is not as in this architecture: it holds another model")
-            for shard in shards:
-                shard.values.copy_(file.get_slice(shard.name)[shard.start : shard.stop])
-    except SafetensorError as error:
-        raise UserError(f"{job.initial}: not a whole safetensors file: {error}") from error
-
-
-def _export(job: Job, phase: Run) -> None:
-    """The finished run, as a folder of files that depend on the spec alone, written by rank 0."""
-    lead = phase.model.rank == 0
-    weights = {name: tensor.cpu() for name, tensor in phase.model.whole() if lead}
-    if phase.journal is None:
-        return
-    with replacing(RunFolder(Path(job.scratch)).finished.path) as temporary:
-        temporary.mkdir()
-        folder = RunFolder(temporary)
-        write_tensors({n: tensor.contiguous() for n, tensor in weights.items()}, folder.weights)
-        folder.weights.chmod(0o644)  # safetensors leaves it to its owner alone
-        shutil.copyfile(phase.journal.path, folder.steps)
-        last, changes = dict[str, Any](), []
-        with phase.journal.path.open("rb") as lines:
-            for last in map(json.loads, lines):
-                changes += [{"step": last["step"]} | last["code_change"]] if "code_change" in last else []
-        spec = job.model_dump(mode="json", include={"architecture", "vocab_size", "training", "steps", "threads"})
-        record = {
-            "format": 1,
-            "stage": job.stage,
-            "declared_level": job.level,
-            "spec": spec,
-            "spec_digests": {name: digest_json(value) for name, value in spec.items()},
-            "inputs": job.inputs,
-            "tokenizer": TokenStore.open(Path(job.store), verify=False).manifest.tokenizer_sha256,
-            "chain": {"start": job.identity, "end": phase.journal.chain},
-            "last": {key: last[key] for key in ("step", "loss", "held_out_loss") if key in last},
-            "tensors": last["digests"]["value"],
-            "model": sha256_file(folder.weights),
-        } | ({"code_changes": changes} if changes else {})
-        write_json(folder.record, record)
+def _circumstances(job: Job, model: ShardedModel, flags: dict[str, object]) -> dict[str, object]:
+    """How this run runs, for `environment.json`."""
+    return {
+        "code": job.code and job.code.digest,
+        "ranks": model.ranks,
+        "ranks_per_node": _ranks_per_node(),
+        "process_group": dist.get_backend(),
+        "determinism": flags,
+        "attention": {"requested": job.architecture.attention.backend, "resolved": model.model.backend},
+        "launch": job.launch | {name.lower(): os.environ[name] for name in TOPOLOGY if name in os.environ},
+    }
 
 
 def _ranks_per_node() -> int:
@@ -222,13 +163,13 @@ class _Listener:
     """Remembers that a signal asked the run to stop; the loop looks after each step."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.requested
 
     def hear(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True
 
 
 def _listen() -> _Listener:

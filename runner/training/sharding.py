@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from model.decoder.transformer import Transformer
+from runner.training.data_loader import MicroBatch
 from runner.training.reduction import Nodes, TreeReduceScatter
 from specs.schema.training import Parallelism, Precision
 
@@ -41,8 +42,9 @@ def shard_range(rows: int, rank: int, ranks: int) -> tuple[int, int]:
 class ShardedModel:
     """A transformer under FSDP2 with the order-fixed reduction, and its shards in the model's order.
 
-    Built from a model on the meta device; the shards' memory is allocated here and means nothing until it is filled.
-    `per_node`: ranks of each node, where there are several; gradients are then folded inside nodes before they travel.
+    Built from a model on the meta device, over a mesh of one dimension; the shards' memory is allocated here, on the
+    mesh's device, and means nothing until it is filled. `per_node`: ranks of each node, where there are several;
+    gradients are then folded inside nodes before they travel.
     """
 
     def __init__(
@@ -51,10 +53,9 @@ class ShardedModel:
         mesh: DeviceMesh,
         precision: Precision,
         parallelism: Parallelism,
-        device: torch.device,
         per_node: int | None = None,
     ) -> None:
-        self.model, self.device = model, device
+        self.model, self.device = model, torch.device(mesh.device_type)
         self.group = mesh.get_group()
         self.rank, self.ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
         self.before_micro_batch: Callable[[], None] = lambda: None
@@ -73,15 +74,27 @@ class ShardedModel:
         fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=policy)
         register_fsdp_forward_method(model, "loss")
         self._kept = [module for module in (model, *blocks[resharded:]) if isinstance(module, FSDPModule)]
-        for module in self._modules():
+        for module in self.modules():
             # Setters of FSDP reach one module each: set on the root alone, gradients would be wrong without a word.
             module.set_custom_reduce_scatter(self.reduction)
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-        model.to_empty(device=device)
+        model.to_empty(device=self.device)
         # While parameters are gathered, the model's own list holds the gathered ones; gradients go to these.
         self._sharded = list(model.parameters())
         self.shards = list(self._shards())
+
+    def loss(self, micro_batch: MicroBatch, targets: int, chunk: int) -> Tensor:
+        """A micro-batch's share of the loss, a scalar, where `targets` are learnt in all; chunk as in the model's."""
+        self.before_micro_batch()
+        return self.model.loss(
+            micro_batch.tokens,
+            micro_batch.targets,
+            micro_batch.learnt,
+            documents=micro_batch.documents,
+            scale=1.0 / targets,
+            chunk=chunk,
+        )
 
     def keep_gathered(self, keep: bool) -> None:
         """Whether parameters outlive the next backward pass: yes between the sub-steps of a step, no at its end."""
@@ -99,8 +112,15 @@ class ShardedModel:
 
     def drop_gathered(self) -> None:
         """Free gathered parameters, so that the next forward pass gathers the ones of that time."""
-        for module in self._modules():
+        for module in self.modules():
             module.reshard()
+
+    def gather_values(self, values: list[float]) -> list[list[float]]:
+        """The same number of values from every rank, by rank, in double precision."""
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        by_rank = own.new_empty((self.ranks, len(values)))
+        dist.all_gather(list(by_rank), own, group=self.group)
+        return [[float(value) for value in row] for row in by_rank.tolist()]
 
     def gather_rows(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Whole tensors from each rank's rows: parts `[stop - start, ...]` in the order of `shards` -> `[rows, ...]`.
@@ -116,15 +136,16 @@ class ShardedModel:
             yield shard.name, tensor
 
     def _gather(self, per_rank: list[int], rows: list[int], parts: Sequence[Tensor]) -> list[Tensor]:
-        mine = parts[0].new_zeros((sum(per_rank), *parts[0].shape[1:]))
-        for place, part in zip(torch.split(mine, per_rank), parts, strict=True):
-            place[: part.shape[0]] = part
-        everyone = mine.new_empty((self.ranks, *mine.shape))
-        dist.all_gather(list(everyone), mine, group=self.group)
-        pieces = torch.split(everyone, per_rank, dim=1)
+        own = parts[0].new_zeros((sum(per_rank), *parts[0].shape[1:]))
+        for padded, part in zip(torch.split(own, per_rank), parts, strict=True):
+            padded[: part.shape[0]] = part
+        by_rank = own.new_empty((self.ranks, *own.shape))
+        dist.all_gather(list(by_rank), own, group=self.group)
+        pieces = torch.split(by_rank, per_rank, dim=1)
         return [piece.flatten(0, 1)[:length] for piece, length in zip(pieces, rows, strict=True)]
 
-    def _modules(self) -> Iterator[FSDPModule]:
+    def modules(self) -> Iterator[FSDPModule]:
+        """Every module that FSDP shards as a unit: the whole model and each block."""
         return (module for module in self.model.modules() if isinstance(module, FSDPModule))
 
     def _shards(self) -> Iterator[Shard]:

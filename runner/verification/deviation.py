@@ -9,7 +9,7 @@ import torch
 
 from data_pipeline.tokens.token_store import TokenStore
 from model.weights import load_for_sampling
-from runner.training.data_loader import Batches, MicroBatch
+from runner.training.data_loader import DataLoader, MicroBatch
 from runner.training.sharding import DTYPES
 from runner.verification.recorded_run import RecordedRun
 from runner.verification.rerun import Inputs
@@ -84,7 +84,9 @@ def loss_of(run: RecordedRun, inputs: Inputs) -> float:
     dtype = DTYPES[job.training.precision.compute]
     model = load_for_sampling(run.files.weights, job.architecture, job.vocab_size, dtype=dtype)
     total, targets = 0.0, 0
-    for micro_batch in _rows(Batches(TokenStore.open(inputs.store, verify=False), job.training, torch.device("cpu"))):
+    for micro_batch in _rows(
+        DataLoader(TokenStore.open(inputs.store, verify=False), job.training, torch.device("cpu"))
+    ):
         loss = model.loss(
             micro_batch.tokens,
             micro_batch.targets,
@@ -110,12 +112,12 @@ def lines(found: Deviation) -> Iterator[str]:
         yield f"held-out loss: {found.given_loss:.6g} of the weights given, {found.executed_loss:.6g} of those made"
 
 
-def _rows(batches: Batches) -> Iterator[MicroBatch]:
-    count = batches.held_out_micro_batches()
+def _rows(loader: DataLoader) -> Iterator[MicroBatch]:
+    count = loader.held_out_micro_batches()
     if count:
-        yield from (batches.held_out(index) for index in range(count))
+        yield from (loader.held_out(index) for index in range(count))
     else:
-        yield from batches.micro_batches(0, 0, 1)
+        yield from loader.micro_batches(0, 0, 1)
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any], ignored: tuple[str, ...]) -> list[str]:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from model.decoder.transformer import Transformer
 from runner.training import checkpoint_files
-from runner.training.digests import link, read_steps
 from runner.training.job import Job
+from runner.training.journal import link, read_steps
 from specs.common.errors import UserError
 from specs.common.files import canonical_json, replacing
 from specs.common.run_folder import RunFolder

@@ -217,21 +217,8 @@ PUBLISHED = tuple(
     Published(device, size, *_SHAPES[size], length, devices, recompute, rate)
     for device, size, length, devices, recompute, rate in _RUNS
 )
-"""Devices that are not here borrow from their generation, and the plan says so."""
-
-_NAMED: tuple[tuple[str, float], ...] = (
-    ("A100", 312e12),
-    # Fewer multiprocessors and slower clocks than the boards of a node of eight.
-    ("H100 PCIe", 756e12),
-    ("H100 NVL", 835e12),
-    ("H100", 989e12),
-    ("H200", 989e12),
-    ("B200", 2250e12),
-)
-"""Dense bf16 operations per second from NVIDIA's data sheets, by a part of the name that a device gives itself; the
-first that matches counts."""
-
 SIBLINGS = {"H200-141GB": "H100-80GB", "B200-180GB": "H100-80GB"}
+"""Devices without published runs borrow from their generation, and the plan says so."""
 
 
 def device(name: str) -> Device:
@@ -239,17 +226,6 @@ def device(name: str) -> Device:
     if name not in DEVICES:
         raise UserError(f"nothing is known of device {name!r}; there are: {', '.join(DEVICES)}")
     return DEVICES[name]
-
-
-def named_peak(name: str) -> float:
-    """Dense bf16 operations per second of the device that gives itself this name, such as `NVIDIA H100 80GB HBM3`.
-
-    Raises UserError for a device that is not in the table: a utilisation against a guessed peak would mislead.
-    """
-    for part, peak in _NAMED:
-        if part in name:
-            return peak
-    raise UserError(f"the peak of {name!r} is not known: add it, with its source, to specs/estimates/devices.py")
 
 
 def nearest_published(name: str, parameters: float, context_length: int) -> Published | None:

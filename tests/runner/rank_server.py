@@ -27,7 +27,7 @@ import runner.training.loop
 from runner.monitoring import environment
 from runner.training import checkpoints, fingerprints, reduction
 from runner.training import rank as one_rank
-from runner.training.data_loader import Batches
+from runner.training.data_loader import DataLoader
 from specs.pipeline.stage import end_with_parent
 
 
@@ -40,8 +40,9 @@ def stock(argument: Any) -> None:
     reduction.TreeReduceScatter.__call__ = reduce_scatter
 
 
-def die(calls: int) -> None:
-    """SIGKILL at the n-th call of a function of the runner: anywhere, a save included."""
+def die(where: tuple[int, int]) -> None:
+    """SIGKILL at the n-th call of a function of the runner since a step began (0: since the process did)."""
+    step, calls = where
     left = [calls]
 
     def count(frame: FrameType, event: str, _: Any) -> None:
@@ -50,18 +51,31 @@ def die(calls: int) -> None:
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.setprofile(count)
-    sys.setprofile(count)
+    def begin() -> None:
+        threading.setprofile(count)
+        sys.setprofile(count)
+
+    if step == 0:
+        return begin()
+    real = runner.training.loop.train_step
+
+    def train_step(model, optimizer, training, micro_batches, number, lr):
+        if number == step:
+            begin()
+        return real(model, optimizer, training, micro_batches, number, lr)
+
+    runner.training.loop.train_step = train_step
+    return None
 
 
 def ask_to_stop(step: int) -> None:
     """SIGTERM during a step."""
     real = runner.training.loop.train_step
 
-    def train_step(run, index, micro_batches):
-        if index + 1 == step:
+    def train_step(model, optimizer, training, micro_batches, number, lr):
+        if number == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(run, index, micro_batches)
+        return real(model, optimizer, training, micro_batches, number, lr)
 
     runner.training.loop.train_step = train_step
 
@@ -118,14 +132,14 @@ def end_in_manifest(byte: int) -> None:
 def stalled_loader(step: int) -> None:
     """Rows that do not come."""
     os.environ["TWICE_STALL_SECONDS"] = "5"
-    real = Batches.micro_batches
+    real = DataLoader.micro_batches
 
     def micro_batches(self, index, rank, ranks):
         if index + 1 == step:
             time.sleep(60)
         return real(self, index, rank, ranks)
 
-    Batches.micro_batches = micro_batches
+    DataLoader.micro_batches = micro_batches
 
 
 def stalled_rank(step: int) -> None:
@@ -133,10 +147,10 @@ def stalled_rank(step: int) -> None:
     os.environ["TWICE_STALL_SECONDS"] = "5"
     real = runner.training.loop.train_step
 
-    def train_step(run, index, micro_batches):
-        if index + 1 == step and run.model.rank == 1:
+    def train_step(model, optimizer, training, micro_batches, number, lr):
+        if number == step and model.rank == 1:
             time.sleep(60)
-        return real(run, index, micro_batches)
+        return real(model, optimizer, training, micro_batches, number, lr)
 
     runner.training.loop.train_step = train_step
 

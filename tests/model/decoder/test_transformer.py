@@ -179,7 +179,8 @@ def test_recomputation_changes_no_bit(recompute: Any) -> None:
         initialise(model, seed=3)
         model.loss(text, text.roll(-1, 1), text > 4, documents=None, scale=1.0, chunk=16).backward()
         results.append([parameter.grad for parameter in model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True) if a is not None and b is not None)
+    assert all(gradient is not None for gradient in results[0])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_grouped_queries_share_keys_as_repeated_ones_would() -> None:

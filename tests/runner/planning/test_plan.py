@@ -8,7 +8,6 @@ from click.testing import CliRunner
 
 from runner.cli import main
 from specs.estimates.counts import flops_per_sequence
-from specs.estimates.devices import DEVICES, named_peak
 from specs.estimates.plan import device_counts, expected_efficiency, plan, plans, traffic
 from specs.loading.load import load_experiment
 from specs.loading.settings import ROOT
@@ -114,12 +113,6 @@ def test_a_run_that_was_really_measured_is_planned_with(make_job: Any, compute: 
     per_token = flops_per_sequence(smoke.architecture, smoke.tokenizer.vocab_size) / smoke.architecture.context_length
     done = summary["tokens_per_second"] * summary["flops_per_token"]
     assert (found.tokens_per_second or 0) * 2 * per_token == pytest.approx(done)
-
-
-def test_plans_and_runs_compare_with_the_same_peak() -> None:
-    for name, planned in DEVICES.items():
-        if planned.peak is not None:
-            assert named_peak(name) == planned.peak
 
 
 def test_an_unknown_speed_stays_unknown(smoke_plan: Any) -> None:

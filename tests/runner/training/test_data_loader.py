@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from data_pipeline.tokens.token_store import TokenStore
-from runner.training.data_loader import Batches
+from runner.training.data_loader import DataLoader
 from specs.schema.training import Training
 
 
 @pytest.fixture
-def batches(store: Path) -> Batches:
+def loader(store: Path) -> DataLoader:
     values = {
         "micro_batches": 4,
         "micro_batch_size": 3,
@@ -20,19 +20,19 @@ def batches(store: Path) -> Batches:
         "checkpoints": {"every": 1},
         "held_out": {"sequences": 7, "every": 1},
     }
-    return Batches(TokenStore.open(store), Training.model_validate(values), torch.device("cpu"))
+    return DataLoader(TokenStore.open(store), Training.model_validate(values), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_ranks_together_hold_every_micro_batch_once_in_the_order_of_the_tree(batches: Batches, ranks: int) -> None:
-    whole = batches.micro_batches(5, 0, 1)
-    by_rank = [batches.micro_batches(5, rank, ranks) for rank in range(ranks)]
+def test_ranks_together_hold_every_micro_batch_once_in_the_order_of_the_tree(loader: DataLoader, ranks: int) -> None:
+    whole = loader.micro_batches(5, 0, 1)
+    by_rank = [loader.micro_batches(5, rank, ranks) for rank in range(ranks)]
     dealt = [by_rank[micro_batch % ranks][micro_batch // ranks] for micro_batch in range(4)]
     assert all(torch.equal(one.tokens, other.tokens) for one, other in zip(whole, dealt, strict=True))
 
 
-def test_a_micro_batch_asks_for_the_next_token_of_the_same_document(batches: Batches) -> None:
-    for micro_batch in batches.micro_batches(0, 0, 1):
+def test_a_micro_batch_asks_for_the_next_token_of_the_same_document(loader: DataLoader) -> None:
+    for micro_batch in loader.micro_batches(0, 0, 1):
         assert (
             micro_batch.tokens.shape
             == micro_batch.targets.shape
@@ -45,21 +45,21 @@ def test_a_micro_batch_asks_for_the_next_token_of_the_same_document(batches: Bat
         assert micro_batch.count == int(micro_batch.learnt.sum())
 
 
-def test_held_out_rows_fill_micro_batches_and_the_filling_does_not_count(batches: Batches) -> None:
-    assert batches.held_out_micro_batches() == 3
-    micro_batches = [batches.held_out(micro_batch) for micro_batch in range(3)]
-    rows = batches.store.rows(batches.order.held_out)
+def test_held_out_rows_fill_micro_batches_and_the_filling_does_not_count(loader: DataLoader) -> None:
+    assert loader.held_out_micro_batches() == 3
+    micro_batches = [loader.held_out(micro_batch) for micro_batch in range(3)]
+    rows = loader.store.rows(loader.order.held_out)
     assert sum(micro_batch.count for micro_batch in micro_batches) == int(rows.loss[:, 1:].sum())
     assert micro_batches[2].learnt[0].any() and not micro_batches[2].learnt[1:].any()
     assert len({micro_batch.tokens.shape for micro_batch in micro_batches}) == 1
 
 
-def test_rows_of_a_step_are_told_by_their_digest(batches: Batches) -> None:
-    assert batches.rows_digest(3) == batches.rows_digest(3) != batches.rows_digest(4)
+def test_rows_of_a_step_are_told_by_their_digest(loader: DataLoader) -> None:
+    assert loader.rows_digest(3) == loader.rows_digest(3) != loader.rows_digest(4)
 
 
-def test_reading_ahead_changes_nothing_whatever_is_asked_next(batches: Batches) -> None:
+def test_reading_ahead_changes_nothing_whatever_is_asked_next(loader: DataLoader) -> None:
     asked = [(5, 0, 2), (6, 0, 2), (6, 1, 2), (7, 0, 2), (3, 0, 1), (4, 0, 1)]
-    fresh = [Batches(batches.store, batches.training, batches.device).micro_batches(*each) for each in asked]
-    for one, other in zip([batches.micro_batches(*each) for each in asked], fresh, strict=True):
+    fresh = [DataLoader(loader.store, loader.training, loader.device).micro_batches(*each) for each in asked]
+    for one, other in zip([loader.micro_batches(*each) for each in asked], fresh, strict=True):
         assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, other, strict=True))

@@ -58,7 +58,7 @@ def test_killed_on_a_gpu_and_resumed_gives_the_same_bytes(
     changes: dict[str, Any], compute: Compute, on_gpu: Any
 ) -> None:
     job = on_gpu(changes)
-    killed = compute(job, fault="die", argument=700)
+    killed = compute(job, fault="die", argument=[4, 200])
     assert -9 in killed.codes, killed.log
     assert compute(job).digests() == compute(on_gpu(changes)).digests()
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from data_pipeline.tokens.shuffle import Order
 from data_pipeline.tokens.token_store import TokenStore
-from runner.training.digests import read_steps
+from runner.training.journal import read_steps
 from specs.common.files import sha256_file
 
 Compute = Callable[..., Any]

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from runner.cli import main
-from runner.training.digests import link, row_digests, tensor_digest
+from runner.training.digests import row_digests, tensor_digest
 from runner.training.job import Job
+from runner.training.journal import link
 from runner.verification.checkout import Checkout
 from specs.common.errors import UserError
 from specs.common.files import digest_json, sha256_file, write_json

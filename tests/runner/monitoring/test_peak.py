@@ -1,11 +1,11 @@
-"""Peaks are those of data sheets, or refused."""
+"""Peaks of devices: those of their data sheets, or an error."""
 
 import pytest
 import torch
 
-from runner.monitoring.utilisation import peak_flops
+from runner.monitoring.peak import named_peak, peak_flops
 from specs.common.errors import UserError
-from specs.estimates.devices import DEVICES, named_peak
+from specs.estimates.devices import DEVICES
 
 
 def test_a_cpu_has_no_peak_to_compare_with() -> None:
@@ -34,4 +34,4 @@ def test_the_peaks_of_specs_and_of_names_agree() -> None:
     for known in DEVICES.values():
         if known.peak is not None:
             model = known.name.split("-")[0]
-            assert named_peak(f"NVIDIA {model}") == known.peak
+            assert named_peak(f"NVIDIA {model}") == named_peak(known.name) == known.peak
