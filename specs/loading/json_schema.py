@@ -34,9 +34,10 @@ def json_schema() -> dict[str, Any]:
     """The schema of `specs/experiments/*.yaml`, draft 2020-12."""
     schema = Experiment.model_json_schema(schema_generator=_Quantities)
     sections = {"Experiment": schema, **schema["$defs"]}
+    classes = _classes(Section)
     for name, section in sections.items():
         for field, value in section.get("properties", {}).items():
-            if "description" not in value and (text := description(_CLASSES[name], field)):
+            if "description" not in value and (text := description(classes[name], field)):
                 value["description"] = text
         section["properties"] = {key: _with_includes(value) for key, value in section.get("properties", {}).items()}
         section.pop("title", None)
@@ -75,7 +76,6 @@ def _with_includes(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _classes(base: type[Section]) -> dict[str, type[Section]]:
-    return {base.__name__: base} | {k: v for kind in base.__subclasses__() for k, v in _classes(kind).items()}
-
-
-_CLASSES = _classes(Section)
+    """Sections of the schema by name: other rooms have sections of their own, which may bear the same names."""
+    inner = {name: kind for below in base.__subclasses__() for name, kind in _classes(below).items()}
+    return inner | ({base.__name__: base} if base.__module__.startswith("specs.schema.") else {})

@@ -35,7 +35,7 @@ def test_a_change_runs_what_depends_on_it(project: Any, old: str, new: str, expe
     ("file", "old", "new", "first"),
     [
         (SPEC, "vocab_size: 640", "vocab_size: 704", TOKENS[0]),
-        ("specs/schema/training.py", "beta2: Fraction = 0.95", "beta2: Fraction = 0.96", MODEL[0]),
+        ("specs/schema/training.py", "lt=1)] = 0.95", "lt=1)] = 0.96", MODEL[0]),
     ],
     ids=["vocab_size", "a default in code"],
 )
@@ -54,7 +54,7 @@ def test_a_stale_lock_stops_every_stage_and_loses_nothing(project: Any, unlock: 
     if unlock == "edit the spec":
         project.edit(SPEC, "{lr: 1e-3}", "{lr: 2e-3}")
     else:
-        project.edit("specs/schema/training.py", "beta2: Fraction = 0.95", "beta2: Fraction = 0.96")
+        project.edit("specs/schema/training.py", "lt=1)] = 0.95", "lt=1)] = 0.96")
     code, output = project.run("dvc", "repro")
     assert code != 0
     assert "error: specs/lock.yaml is stale: runs.tiny" in output

@@ -9,6 +9,7 @@ from specs.common.errors import UserError
 from specs.loading.json_schema import SCHEMA, check_schema, json_schema, write_schema
 from specs.loading.settings import ROOT
 from specs.loading.yaml_reader import read_document
+from specs.schema.base import Section
 
 
 def problems(value: Any, schema: dict[str, Any]) -> list[str]:
@@ -48,3 +49,15 @@ def test_quantities_and_included_files_are_written_as_people_write_them() -> Non
     assert problems(raw, schema) == []
     assert raw["pretraining"]["tokens"] == "700B"
     assert problems(raw | {"tokenizer": 3}, schema)
+
+
+def test_a_section_of_another_room_with_the_same_name_does_not_matter() -> None:
+    before = json_schema()
+
+    class Claim(Section):
+        """Another Claim."""
+
+        value: int
+
+    assert Claim in Section.__subclasses__()
+    assert json_schema() == before
