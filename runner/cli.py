@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from runner.commands import interop, runs
+from runner.commands import lock as locking
 from runner.commands.options import FORMAT, Group
 from runner.commands.score import score
-from specs.common.errors import UserError
 from specs.loading.settings import ROOT
 
 
@@ -116,32 +116,6 @@ def schema(only_check: bool) -> None:
         click.echo(f"specs/schema.json {'written' if write_schema() else 'unchanged'}")
 
 
-@main.command(epilog="Examples: twice lock smoke code-34b; twice lock --check")
-@click.argument("names", nargs=-1)
-@click.option(
-    "--check", "only_check", is_flag=True, help="Verify instead of writing: exit code 2 if the lock is stale."
-)
-@click.option("--stamp", type=click.Path(path_type=Path), help="With --check: write this file once the lock is fresh.")
-def lock(names: tuple[str, ...], only_check: bool, stamp: Path | None) -> None:
-    """Resolve the experiments NAMES into specs/lock.yaml, which DVC reads; without names, those it holds."""
-    from specs.common.checkout import require_inside
-    from specs.common.files import write_bytes
-    from specs.pipeline.lock import check_lock, read_lock, write_lock
-
-    require_inside()
-    if only_check:
-        held = check_lock()
-        if names and sorted(names) != held["experiments"]:
-            raise UserError(f"the lock holds {', '.join(held['experiments'])}; run `twice lock {' '.join(names)}`")
-        if stamp is not None:
-            write_bytes(stamp, b"fresh\n")
-        click.echo(f"specs/lock.yaml is fresh: {', '.join(held['experiments'])}")
-        return
-    chosen = names or tuple(str(name) for name in read_lock()["experiments"])
-    changed = write_lock(chosen)
-    click.echo(f"specs/lock.yaml {'written' if changed else 'unchanged'}: {', '.join(sorted(set(chosen)))}")
-
-
 @main.command(epilog="Examples: twice new mine --from smoke; twice new mine --corpus notes --licence MIT")
 @click.argument("name")
 @click.option("--from", "base", default="smoke", show_default=True, help="Experiment whose values to begin with.")
@@ -152,12 +126,15 @@ def lock(names: tuple[str, ...], only_check: bool, stamp: Path | None) -> None:
 def new(name: str, base: str, corpus: Path | None, licence: str, device: str, devices: int) -> None:
     """Write a complete small experiment NAME, with a comment for each choice; pin and check what it names."""
     from runner.commands.new import Choices, create
+    from specs.common.checkout import require_inside
 
+    require_inside()
     for path in create(Choices(name, base, corpus, licence, device, devices)):
         click.echo(f"{path.relative_to(ROOT)}: written")
     click.echo(f"next: twice check specs/experiments/{name}.yaml, then twice lock {name} && dvc repro")
 
 
+main.add_command(locking.lock)
 main.add_command(runs.launch)
 main.add_command(runs.verify)
 main.add_command(runs.compare)

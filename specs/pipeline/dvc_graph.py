@@ -4,6 +4,7 @@ Nothing is known here of any stage: commands, dependencies, parameters and outpu
 prediction follows the pipeline wherever it goes.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,19 @@ class Stage:
     keys: tuple[str, ...]
     constant: tuple[str, ...]
     """Outputs that have the same bytes whenever the stage succeeds: those that its command calls a stamp."""
+    tells_its_name: bool = False
+    """Whether its outputs hold the name of its node: under another name they would have other bytes."""
+
+    @property
+    def template(self) -> str:
+        """The stage of `dvc.yaml` that it is an instance of."""
+        return self.name.partition("@")[0]
+
+    @property
+    def ordered_values(self) -> list[Any]:
+        """The values that it reads from the lock, in the order of its keys."""
+        values = {name.partition(":")[2]: value for name, value in json.loads(self.values).items()}
+        return [values[key] for key in self.keys]
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,7 @@ def _stage(name: str, body: Mapping[str, Any], scope: Lock) -> Stage:
         values=canonical_json(values).decode(),
         keys=tuple(keys),
         constant=tuple(re.findall(r"--stamp[= ](\S+)", command)),
+        tells_its_name=bool(body.get("meta", {}).get("tells_its_name")),
     )
 
 
@@ -137,13 +152,13 @@ def reruns(
     made = {path: stage.name for stage in new.values() for path in stage.outputs}
     changed = {name: why for name, stage in new.items() if (why := _why(old.get(name), stage, made, touched))}
     following: dict[str, str] = {}
-    for name in _in_order(new, made):
+    for name in in_order(new):
         if name in changed:
             continue
         for path in new[name].dependencies:
             for output, maker in made.items():
                 runs = maker in changed or maker in following
-                if runs and _overlap(path, output) and output not in new[maker].constant:
+                if runs and overlap(path, output) and output not in new[maker].constant:
                     following.setdefault(name, maker)
     reused = tuple(name for name in new if name not in changed and name not in following)
     checks = tuple(name for name in changed if set(new[name].outputs) <= set(new[name].constant))
@@ -161,21 +176,25 @@ def _why(old: Stage | None, new: Stage, made: Mapping[str, str], touched: Callab
         return "its outputs"
     if old.values != new.values:
         return "values of " + ", ".join(_differing(old.values, new.values))
-    files = [path for path in new.dependencies if not any(_overlap(path, output) for output in made)]
+    files = [path for path in new.dependencies if not any(overlap(path, output) for output in made)]
     changed = [path for path in files if touched(path)]
     return f"code: {', '.join(changed)}" if changed else None
 
 
 def _differing(old: str, new: str) -> list[str]:
-    import json
-
     left, right = json.loads(old), json.loads(new)
     keys = dict.fromkeys((*left, *right))
     return [key.partition(":")[2] for key in keys if left.get(key) != right.get(key) or (key in left) != (key in right)]
 
 
-def _overlap(left: str, right: str) -> bool:
-    return left == right or left.startswith(f"{right}/") or right.startswith(f"{left}/")
+def overlap(left: str, right: str) -> bool:
+    """Whether one path is the other or lies in it."""
+    return within(left, right) or within(right, left)
+
+
+def within(path: str, folder: str) -> bool:
+    """Whether a path is another or lies in it."""
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def _and_above(path: str) -> set[str]:
@@ -183,8 +202,9 @@ def _and_above(path: str) -> set[str]:
     return {path, *(path[:at] for at, letter in enumerate(path) if letter == "/")}
 
 
-def _in_order(stages: Mapping[str, Stage], made: Mapping[str, str]) -> list[str]:
+def in_order(stages: Mapping[str, Stage]) -> list[str]:
     """Names so that each stage comes after those that make what it reads."""
+    made = {path: stage.name for stage in stages.values() for path in stage.outputs}
     folders = {output: _and_above(output) for output in made}
     makers: dict[str, list[str]] = {}
     for name, stage in stages.items():

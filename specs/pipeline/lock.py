@@ -1,5 +1,6 @@
 """The lock: every experiment that this checkout reproduces, resolved into the nodes that DVC reads."""
 
+import contextlib
 from collections.abc import Iterable
 from io import StringIO
 from typing import Any, TypeVar
@@ -34,8 +35,7 @@ def build_lock(names: Iterable[str]) -> Lock:
     for experiment_name in lock["experiments"]:
         path = EXPERIMENTS / f"{experiment_name}.yaml"
         if not path.exists():
-            known = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.yaml")))
-            raise UserError(f"there is no experiment {experiment_name!r} in specs/experiments; there are: {known}")
+            raise UserError(_absent(experiment_name, lock["experiments"]))
         experiment = load_experiment(path)
         if experiment.name != experiment_name:
             raise UserError(f"specs/experiments/{path.name}: its name is {experiment.name!r}, the file says otherwise")
@@ -65,9 +65,9 @@ def read_lock() -> Lock:
     return lock
 
 
-def write_lock(names: Iterable[str]) -> bool:
-    """Write the lock for the named experiments; says whether it changed."""
-    text = render_lock(build_lock(names))
+def write_lock(lock: Lock) -> bool:
+    """Write a lock; says whether it changed."""
+    text = render_lock(lock)
     if LOCK.exists() and LOCK.read_text("utf-8") == text:
         return False
     write_bytes(LOCK, text.encode())
@@ -117,6 +117,21 @@ def read_node(address: str, kind: type[S]) -> S:
         return kind.model_validate(lock[group][name])
     except ValidationError as error:
         raise UserError(f"specs/lock.yaml: {address} is not valid; run `twice lock`") from error
+
+
+def _absent(name: str, names: list[str]) -> str:
+    """What is said of an experiment that has no file: whether another file holds the same, or which there are."""
+    known = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+    locked = None
+    with contextlib.suppress(UserError, KeyError):
+        locked = read_lock()["runs"][name]
+    for other in known if locked else ():
+        with contextlib.suppress(UserError, KeyError):
+            run = resolve(load_experiment(EXPERIMENTS / f"{other}.yaml"))["runs"][other]
+            if other not in names and run.model_dump(mode="json") == locked:
+                now = " ".join(sorted(other if each == name else each for each in names))
+                return f"{name!r} is gone, and {other!r} is the same: run `twice lock {now}`, and nothing is run again"
+    return f"there is no experiment {name!r} in specs/experiments; there are: {', '.join(known)}"
 
 
 def _first_difference(old: Any, new: Any, where: str) -> tuple[str, Any, Any]:

@@ -35,7 +35,7 @@ def test_a_change_runs_what_depends_on_it(project: Any, old: str, new: str, expe
     ("file", "old", "new", "first"),
     [
         (SPEC, "vocab_size: 640", "vocab_size: 704", TOKENS[0]),
-        ("specs/schema/training.py", "lt=1)] = 0.95", "lt=1)] = 0.96", MODEL[0]),
+        ("specs/schema/training.py", "Field(lt=1)] = 0.95", "Field(lt=1)] = 0.96", MODEL[0]),
     ],
     ids=["vocab_size", "a default in code"],
 )
@@ -54,7 +54,7 @@ def test_a_stale_lock_stops_every_stage_and_loses_nothing(project: Any, unlock: 
     if unlock == "edit the spec":
         project.edit(SPEC, "{lr: 1e-3}", "{lr: 2e-3}")
     else:
-        project.edit("specs/schema/training.py", "lt=1)] = 0.95", "lt=1)] = 0.96")
+        project.edit("specs/schema/training.py", "Field(lt=1)] = 0.95", "Field(lt=1)] = 0.96")
     code, output = project.run("dvc", "repro")
     assert code != 0
     assert "error: specs/lock.yaml is stale: runs.tiny" in output
@@ -136,3 +136,44 @@ def test_a_bad_spec_is_one_line_and_loses_nothing(project: Any, file: str, old: 
     assert message in output
     before.pop("lock.fresh")
     assert project.digests() == before
+
+
+def rename(project: Any, old: str, new: str) -> None:
+    folder = project.root / "specs" / "experiments"
+    text = (folder / f"{old}.yaml").read_text("utf-8").replace(f"name: {old}\n", f"name: {new}\n", 1)
+    (folder / f"{new}.yaml").write_text(text, "utf-8")
+    (folder / f"{old}.yaml").unlink()
+
+
+def test_a_renamed_experiment_runs_nothing_again_but_its_report(project: Any) -> None:
+    before = project.digests()
+    rename(project, "tiny", "small")
+    code, output = project.run("twice", "lock")
+    assert code == 2 and "'tiny' is gone, and 'small' is the same: run `twice lock small`" in output
+    code, output = project.run("twice", "lock", "small")
+    assert code == 0 and "keeps the results of 4 stages under new names: pretrain@tiny is now pretrain@small" in output
+    assert project.stages_run() == ["lock", "report@small"]
+    assert project.stages_run("--dry") == []
+    after = project.digests()
+    moved = {name.replace("runs/tiny", "runs/small"): digest for name, digest in before.items() if "runs/tiny" in name}
+    assert moved and moved.items() <= after.items()
+
+
+@pytest.mark.thorough
+def test_experiments_that_come_and_go_lose_nothing(project: Any) -> None:
+    """Lock one, run, lock another, run, check out, collect garbage as documented, lock the first: nothing runs."""
+    before = project.digests()
+    text = (project.root / SPEC).read_text("utf-8").replace("name: tiny\n", "name: other\n", 1)
+    text = text.replace("{lr: 1e-3}", "{lr: 2e-3}", 1)
+    (project.root / "specs" / "experiments" / "other.yaml").write_text(text, "utf-8")
+    code, output = project.run("twice", "lock", "other")
+    assert code == 0 and "finished outputs of what is not locked are kept" in output
+    assert project.stages_run() == ["lock", *(name.replace("@tiny", "@other") for name in MODEL)]
+    for command in (("checkout",), ("gc", "--workspace", "--force")):
+        code, output = project.run("dvc", *command)
+        assert code == 0, output
+    code, output = project.run("twice", "lock", "--add", "tiny", "--remove", "other")
+    assert code == 0, output
+    assert project.stages_run() == ["lock"]
+    assert before.items() <= project.digests().items()
+    assert project.run("dvc", "status", "--json") == (0, "{}\n")

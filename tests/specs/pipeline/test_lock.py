@@ -18,7 +18,7 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str,
     shutil.copytree(ROOT / "specs", specs, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     monkeypatch.setattr(locking, "LOCK", specs / "lock.yaml")
     monkeypatch.setattr(locking, "EXPERIMENTS", specs / "experiments")
-    locking.write_lock(["smoke"])
+    locking.write_lock(locking.build_lock(["smoke"]))
 
     def replace(file: str, old: str, new: str) -> None:
         path = specs / file
@@ -49,14 +49,14 @@ def test_a_stale_lock_names_the_first_difference(edit: Callable[[str, str, str],
     edit("experiments/smoke.yaml", "{lr: 6e-3}", "{lr: 4e-3}")
     with pytest.raises(UserError, match=r"runs\.smoke\.pretraining\.optimizer\.lr is 0\.004 in the specs, 0\.006"):
         locking.read_node("runs.smoke", RunNode)
-    assert locking.write_lock(["smoke"])
+    assert locking.write_lock(locking.build_lock(["smoke"]))
     assert locking.read_node("runs.smoke", RunNode).pretraining.optimizer.lr == 0.004
 
 
 def test_comments_and_formatting_are_no_change(edit: Callable[[str, str, str], None]) -> None:
     edit("experiments/smoke.yaml", "{lr: 6e-3}", "  # peak\n    lr: 0.006")
     locking.check_lock()
-    assert not locking.write_lock(["smoke"])
+    assert not locking.write_lock(locking.build_lock(["smoke"]))
 
 
 def test_a_changed_default_in_code_is_seen(
