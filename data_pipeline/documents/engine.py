@@ -28,6 +28,8 @@ from specs.pipeline import code
 T = TypeVar("T")
 R = TypeVar("R")
 
+_FAILED = -1
+"""In place of a bucket: what a task that failed says."""
 BUCKET_BYTES = 64 * 2**20
 """About what one call of `gather` works on."""
 
@@ -117,13 +119,16 @@ class Engine:
 
         @daft.func(return_dtype=daft.DataType.list(shape))  # type: ignore[untyped-decorator]
         def split_one(task: bytes) -> list[dict[str, Any]]:
-            code.require(pickle.loads(own))
             given, buckets = pickle.loads(task)
-            return [{"bucket": bucket, "data": data} for bucket, data in split(given, buckets).items()]
+            try:
+                code.require(pickle.loads(own))
+                return [{"bucket": bucket, "data": data} for bucket, data in split(given, buckets).items()]
+            except UserError as error:
+                return [{"bucket": _FAILED, "data": _pickled((False, str(error)))}]
 
         @daft.func(return_dtype=daft.DataType.binary())  # type: ignore[untyped-decorator]
-        def gather_one(pieces: list[bytes]) -> bytes:
-            return _guarded(own, gather, sorted(pieces))
+        def gather_one(bucket: int, pieces: list[bytes]) -> bytes:
+            return min(pieces) if bucket == _FAILED else _guarded(own, gather, sorted(pieces))
 
         gathered = {}
         for number in range(passes):
@@ -132,7 +137,9 @@ class Engine:
             pieces = frame.select(split_one(daft.col("task")).alias("piece")).explode("piece").where(piece.not_null())
             pieces = pieces.select(piece["bucket"].alias("bucket"), piece["data"].alias("data"))
             grouped = pieces.groupby("bucket").agg(daft.col("data").list_agg().alias("data")).into_batches(1)
-            for row in grouped.select("bucket", gather_one(daft.col("data")).alias("result")).iter_rows():
+            for row in grouped.select(
+                "bucket", gather_one(daft.col("bucket"), daft.col("data")).alias("result")
+            ).iter_rows():
                 gathered[row["bucket"]] = _unpickled(row["result"])
                 advance()
         return [gathered[bucket] for bucket in sorted(gathered)]

@@ -111,6 +111,7 @@ def test_a_run_whose_model_was_edited_begins_anew_and_says_why(project: Any) -> 
     assert list((left / "checkpoints").glob("step-*")), "what the other code left is not lost"
 
 
+@pytest.mark.thorough
 def test_an_accepted_change_goes_on_under_dvc_and_is_recorded(project: Any) -> None:
     before = project.digests()
     (left,) = interrupt_and_edit(project)
