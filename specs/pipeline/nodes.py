@@ -119,19 +119,6 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
         cluster=experiment.cluster,
         reproducibility=experiment.reproducibility,
     )
-    evaluations: dict[str, Section] = {
-        f"{experiment.name}-{request.key}": EvaluationNode(
-            run=experiment.name,
-            tokenizer=tokenizer.name,
-            benchmark=request.benchmark.name,
-            context_length=architecture.context_length,
-            batch_size=experiment.evaluation.batch_size,
-            tile=experiment.evaluation.tile,
-            threads=experiment.reproducibility.threads,
-            request=request,
-        )
-        for request in experiment.evaluation.benchmarks
-    }
     return {
         "corpora": {corpus.name: unweighted(corpus) for corpus in (pretraining_corpus, finetuning_corpus)},
         "tokenizers": {tokenizer.name: TokenizerNode(corpus=pretraining_corpus.name, tokenizer=tokenizer)},
@@ -141,5 +128,22 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
         },
         "benchmarks": {request.benchmark.name: request.benchmark for request in experiment.evaluation.benchmarks},
         "runs": {experiment.name: run},
-        "evaluations": evaluations,
+        "evaluations": _evaluations(experiment),
+    }
+
+
+def _evaluations(experiment: Experiment) -> dict[str, Section]:
+    """A node for each benchmark that the experiment is asked."""
+    return {
+        f"{experiment.name}-{request.key}": EvaluationNode(
+            run=experiment.name,
+            tokenizer=experiment.tokenizer.name,
+            benchmark=request.benchmark.name,
+            context_length=experiment.architecture.context_length,
+            batch_size=experiment.evaluation.batch_size,
+            tile=experiment.evaluation.tile,
+            threads=experiment.reproducibility.threads,
+            request=request,
+        )
+        for request in experiment.evaluation.benchmarks
     }

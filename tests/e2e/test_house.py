@@ -15,7 +15,7 @@ EXCEPTIONS = {
     "benchmarks/peers/dedup.py:run_datatrove": "a peer's pipeline, with all of its configuration",
     "evaluation/complete.py:main": "one list of what is asked of whom",
     "runner/launching/phase.py:run_phase": "one list of what a job is told",
-    "specs/pipeline/nodes.py:resolve": "one list of the nodes of an experiment",
+    "runner/launching/torchrun.py:run_agent": "one list of what torchrun is told, and of how it can end",
 }
 
 
