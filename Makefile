@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test check bench lock clean
+.PHONY: help install repro test test-cluster check bench lock clean
 
 help:           ## list the targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 install: $(STAMP) ## virtual environment with the pinned dependencies
 
@@ -25,6 +25,14 @@ repro: $(STAMP) ## fresh clone to report: every stage of the experiments in the 
 
 test: $(STAMP) ## fresh clone to green: the test suite, on two cores
 	pytest --numprocesses 2 --dist loadfile
+
+test-cluster: $(STAMP) ## training through a real SLURM of two nodes on this machine: needs root and Debian's packages
+	@if [ "$$(id -u)" -ne 0 ]; then echo "test-cluster: not run: it needs root, to start SLURM's daemons and networks of their own"; exit 0; fi; \
+	if ! command -v slurmctld munged nsenter ip >/dev/null; then \
+	  apt-get install -y -qq --no-install-recommends slurm-wlm munge iproute2 util-linux >/dev/null \
+	    || { echo "test-cluster: not run: apt-get gives no slurm-wlm and munge here"; exit 0; }; \
+	fi; \
+	pytest -m cluster tests/e2e/cluster --durations 0
 
 check: $(STAMP) ## what CI holds the code to, tests aside
 	ruff check .

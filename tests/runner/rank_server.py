@@ -190,6 +190,25 @@ def flip_bit(where: tuple[int, int, int, int]) -> None:
     fingerprints.Fingerprints.take = take
 
 
+def record_order(log: str) -> None:
+    """No fault: note each fsync and each rename, in their order, as lines of `log`."""
+
+    def recorded(name, real):
+        def call(*arguments, **more):
+            paths = [
+                str(Path(f"/proc/self/fd/{a}").readlink()) if isinstance(a, int) else os.fspath(a) for a in arguments
+            ]
+            result = real(*arguments, **more)
+            with open(log, "a", encoding="utf-8") as file:  # noqa: PTH123 - as little of the code under test as can be
+                file.write(json.dumps([name, *paths]) + "\n")
+            return result
+
+        return call
+
+    for name in ("fsync", "rename", "replace"):
+        setattr(os, name, recorded(name, getattr(os, name)))
+
+
 FAULTS = {
     fault.__name__: fault
     for fault in (
@@ -205,6 +224,7 @@ FAULTS = {
         clock_jumps,
         across_first,
         flip_bit,
+        record_order,
     )
 }
 

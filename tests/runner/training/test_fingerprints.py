@@ -100,3 +100,13 @@ def test_the_journal_holds_the_weights_that_enter_each_step(
     names = json.loads((longer.finished / "steps.jsonl").read_text("utf-8").splitlines()[5])["digests"]["value"]
     assert split(entering) == [fingerprint(weights[name]) for name in names]
     assert len({line["weights"] for line in lines}) == len(lines)
+
+
+def test_golden_values() -> None:
+    """Journals of older runs hold these: computed with whole numbers of Python, from the formula above alone."""
+    assert [f"{value:016x}" for value in _multipliers(1, 0, 3)] == [
+        "e220a8397b1dcdaf",  # the first output of SplitMix64 from state 0, as its authors publish it
+        "1b39896a51a8749b",
+        "3ee5789041c98ac3",
+    ]
+    assert fingerprint(torch.tensor([[1.0, -2.5, 0.0], [3.25, 1e-3, -0.0]])) == "b784d9e5225721a7"
