@@ -134,6 +134,32 @@ def new(name: str, base: str, corpus: Path | None, licence: str, device: str, de
     click.echo(f"next: twice check specs/experiments/{name}.yaml, then twice lock {name} && dvc repro")
 
 
+@main.command(epilog="Example: twice doctor")
+@click.option(
+    "--lock",
+    "locked",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=ROOT / "requirements.lock",
+    help="Pinned distributions to compare with; those of the checkout if not given.",
+)
+@FORMAT
+def doctor(locked: Path, form: str) -> None:
+    """Say where this machine is not the one of the lock, what that means for bits, and what is missing.
+
+    Exit code 1 if artifacts may come out otherwise, or a stage cannot run.
+    """
+    from dataclasses import asdict
+
+    from runner.commands import doctor as examining
+
+    findings = examining.examine(locked)
+    if form == "json":
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        click.echo("\n".join(examining.lines(findings, len(examining.read_lock(locked)))))
+    sys.exit(1 if any(finding.serious for finding in findings) else 0)
+
+
 main.add_command(locking.lock)
 main.add_command(runs.launch)
 main.add_command(runs.verify)
