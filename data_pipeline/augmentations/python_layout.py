@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from data_pipeline.augmentations.rename_locals import rename_locals
-from data_pipeline.text.python_syntax import dump, parse
+from data_pipeline.text.lexical import LITERALS
+from data_pipeline.text.python_syntax import equal, parse
 
 Transform = Callable[[str, random.Random], str | None]
 """Takes a text and a source of random numbers; answers the new text, or none where it cannot be proven."""
 
-_ONE_LINE = re.compile(r"""([rRbBuU]{0,2})(?:"([^"'\\]*)"|'([^"'\\]*)')""")
+_ONE_LINE = re.compile(r"""\"([^"'\\]*)\"|'([^"'\\]*)'""")
+_FORMATTED = ("f", "fr", "rf", "t", "tr", "rt")
 _BLANK_ADDED = 0.05
 _COMMENTS_DROPPED = 0.5
 _DIRECTIVE = re.compile(
     r"\s*#\s*(?:type:|noqa|pylint:|pragma|mypy:|ruff:|fmt:|isort:|flake8|cython:|-\*-|!|SPDX-|Copyright)", re.IGNORECASE
 )
-# From Python 3.12 on a formatted string is several tokens, and strings inside it must not look like its end.
-_FORMAT_DEPTH = {"FSTRING_START": 1, "FSTRING_END": -1}
 _NO_CODE = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER, tokenize.ENCODING}
 
 
@@ -38,20 +38,25 @@ class Line:
 
 def quotes(text: str, rng: random.Random) -> str:
     """Swap single and double quotes of one-line strings that hold neither kind, nor a backslash."""
-    lines = text.split("\n")
-    depth = 0
-    edits: dict[int, list[tuple[int, int, str]]] = {}
-    for token in _tokens(text):
-        depth += _FORMAT_DEPTH.get(tokenize.tok_name[token.type], 0)
-        match = _ONE_LINE.fullmatch(token.string) if token.type == tokenize.STRING and not depth else None
-        if match is not None:
-            prefix, double, single = match.groups()
-            swapped = f"{prefix}'{double}'" if double is not None else f'{prefix}"{single}"'
-            edits.setdefault(token.start[0] - 1, []).append((token.start[1], token.end[1], swapped))
-    for row, changes in edits.items():
-        for first, last, swapped in reversed(changes):
-            lines[row] = lines[row][:first] + swapped + lines[row][last:]
-    return "\n".join(lines)
+    pieces: list[str] = []
+    end = 0
+    for literal in LITERALS["python"].finditer(text):
+        match = _ONE_LINE.fullmatch(literal[0])
+        if match is None or not _may_be_swapped(text, literal.start()):
+            continue
+        double, single = match.groups()
+        swapped = f"'{double}'" if double is not None else f'"{single}"'
+        pieces += text[end : literal.start()], swapped
+        end = literal.end()
+    return "".join([*pieces, text[end:]])
+
+
+def _may_be_swapped(text: str, start: int) -> bool:
+    """Whether what stands before a string is no prefix of a formatted one."""
+    first = start
+    while first and (text[first - 1].isalnum() or text[first - 1] == "_"):
+        first -= 1
+    return text[first:start].lower() not in _FORMATTED
 
 
 def indent(text: str, rng: random.Random) -> str:
@@ -130,14 +135,14 @@ def proven(transform: Callable[[str, random.Random], str]) -> Transform:
 
     def checked(text: str, rng: random.Random) -> str | None:
         tree = parse(text)
-        if tree is None or (before := dump(tree)) is None:
+        if tree is None:
             return None
         try:
             result = transform(text, rng)
         except (tokenize.TokenError, SyntaxError):
             return None
         after = parse(result)
-        return result if after is not None and dump(after) == before else None
+        return result if after is not None and equal(tree, after) else None
 
     return checked
 

@@ -5,10 +5,10 @@ import builtins
 import keyword
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from data_pipeline.text.python_syntax import dump, parse
+from data_pipeline.text.python_syntax import equal, nodes, parse
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -21,6 +21,7 @@ _NEW_NAMES = (
 # Code that looks at variables by name would notice.
 _REFLECTIVE = {"locals", "vars", "eval", "exec", "dir", "_getframe", "currentframe", "f_locals"}
 _OWN_SCOPE = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.ClassDef, Function)
+_WORD = re.compile(r"\w+")
 _NO_VARIABLE = (ast.Attribute, ast.keyword, ast.Constant)
 
 
@@ -42,7 +43,7 @@ class Scope:
 
 def scopes(tree: ast.Module) -> list[Scope]:
     """The scope of each function of a module; an empty one for functions that look at variables by name."""
-    return [_scope(node) for node in ast.walk(tree) if isinstance(node, Function)]
+    return [_scope(node) for node in nodes(tree) if isinstance(node, Function)]
 
 
 def rename_locals(text: str, rng: random.Random) -> str | None:
@@ -59,7 +60,7 @@ def rename_locals(text: str, rng: random.Random) -> str | None:
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
-    taken = set(re.findall(r"\w+", text)) | set(dir(builtins)) | set(keyword.kwlist) | set(keyword.softkwlist)
+    taken = set(_WORD.findall(text)) | set(dir(builtins)) | set(keyword.kwlist) | set(keyword.softkwlist)
     edits: list[tuple[int, str, str]] = []
     old_names: dict[str, str] = {}
     gone: list[set[str]] = []
@@ -90,34 +91,32 @@ def _restores(tree: ast.Module, result: str, old_names: Mapping[str, str], gone:
     renamed = parse(result)
     if renamed is None:
         return False
-    functions = [node for node in ast.walk(renamed) if isinstance(node, Function)]
+    functions = [node for node in nodes(renamed) if isinstance(node, Function)]
     for function, names in zip(functions, gone, strict=True):
-        nodes = (node for part in (function.args, *function.body) for node in ast.walk(part)) if names else ()
-        if any(not isinstance(node, _NO_VARIABLE) and names.intersection(_strings(node)) for node in nodes):
+        inside = (node for part in (function.args, *function.body) for node in nodes(part)) if names else ()
+        if any(not isinstance(node, _NO_VARIABLE) and names.intersection(_strings(node)) for node in inside):
             return False
-    for node in ast.walk(renamed):
-        if isinstance(node, ast.Name):
-            node.id = old_names.get(node.id, node.id)
-    return (original := dump(tree)) is not None and original == dump(renamed)
+    return equal(tree, renamed, old_names)
 
 
 def _scope(function: Function) -> Scope:
-    parameters = [node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)]
+    inside = nodes(function)
+    parameters = [node.arg for node in nodes(function.args) if isinstance(node, ast.arg)]
     scope = Scope(fixed=set(parameters))
-    if _REFLECTIVE & _identifiers(function):
+    if _REFLECTIVE & _identifiers(inside):
         return Scope()
     for statement in function.body:
         _visit(statement, scope)
-    scope.fixed |= _words_of_strings(function)
+    scope.fixed |= _words_of_strings(inside)
     return scope
 
 
-def _words_of_strings(node: ast.AST) -> set[str]:
-    """Every word of the strings of a subtree: code may evaluate one, as `frame.query("a > @limit")` does."""
-    literals = (child.value for child in ast.walk(node) if isinstance(child, ast.Constant))
+def _words_of_strings(inside: Iterable[ast.AST]) -> set[str]:
+    """Every word of the strings among nodes: code may evaluate one, as `frame.query("a > @limit")` does."""
+    literals = (node.value for node in inside if isinstance(node, ast.Constant))
     strings = (each for each in literals if isinstance(each, str | bytes))
     texts = (each if isinstance(each, str) else each.decode("latin-1") for each in strings)
-    return {word for text in texts for word in re.findall(r"\w+", text)}
+    return {word for text in texts for word in _WORD.findall(text)}
 
 
 def _visit(node: ast.AST, scope: Scope) -> None:
@@ -129,27 +128,30 @@ def _visit(node: ast.AST, scope: Scope) -> None:
             return
         case ast.Global() | ast.Nonlocal() | ast.Import() | ast.ImportFrom() | ast.JoinedStr():
             # Positions inside formatted strings are only right from Python 3.12 on.
-            scope.fixed |= _identifiers(node)
+            scope.fixed |= _identifiers(nodes(node))
             return
         case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar() | ast.MatchMapping():
             # Bound by a plain word, not by a node that has a position.
             scope.fixed |= {value for _, value in ast.iter_fields(node) if isinstance(value, str)}
     if isinstance(node, _OWN_SCOPE):
-        scope.fixed |= _identifiers(node)
+        scope.fixed |= _identifiers(nodes(node))
         return
     for child in ast.iter_child_nodes(node):
         _visit(child, scope)
 
 
-def _identifiers(node: ast.AST) -> set[str]:
-    """Every word that a subtree holds as a plain string: names, attributes, arguments, dotted imports in parts."""
-    return {word for child in ast.walk(node) for value in _strings(child) for word in value.split(".")}
+def _identifiers(inside: Iterable[ast.AST]) -> set[str]:
+    """Every word that nodes hold as a plain string: names, attributes, arguments, dotted imports in parts."""
+    return {word for node in inside for value in _strings(node) for word in value.split(".")}
 
 
 def _strings(node: ast.AST) -> Iterator[str]:
-    for _, value in ast.iter_fields(node):
-        values = value if isinstance(value, list) else [value]
-        yield from (each for each in values if isinstance(each, str))
+    for field_name in node._fields:
+        value = getattr(node, field_name, None)
+        if value.__class__ is str:
+            yield value
+        elif value.__class__ is list:
+            yield from (each for each in value if each.__class__ is str)
 
 
 def _fresh(taken: set[str], rng: random.Random) -> str:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from data_pipeline.documents.blocks import Block, finish, parts, read_block
 from data_pipeline.documents.engine import Buckets, Engine
-from data_pipeline.near_duplicates.candidates import Pairs, Places, merged, pairs
+from data_pipeline.near_duplicates.candidates import Pairs, Places, merged
+from data_pipeline.near_duplicates.candidates import pairs as pairs_of
 from data_pipeline.near_duplicates.matches import MATCH, Matches, separators
 from data_pipeline.near_duplicates.minhash import band_keys
 from data_pipeline.near_duplicates.verification import PairFiles, Similarities, resolved, save, similar, write_shingles
@@ -48,11 +49,13 @@ def _verified(
     finish(engine, scratch / "shingles", "dedup: shingles", shingle, holding)
     shingled = parts(scratch / "shingles", len(holding))
     mean = travelling // max(1, len(candidates))
+    all_pairs = PairFiles.write(candidates, scratch / "pairs")
     with Progress("dedup: verification", unit="buckets") as progress:
 
         def compare(chosen: Places) -> Similarities:
-            files = PairFiles.write(chosen, scratch / f"pairs-{len(chosen)}")
-            return similar(engine, shingled, files, mean * len(chosen), near.threshold, progress.advance)
+            pairs = all_pairs if chosen is candidates else PairFiles.write(chosen, scratch / f"pairs-{len(chosen)}")
+            size = mean * len(chosen)
+            return similar(engine, shingled, pairs, all_pairs, size, near.threshold, progress.advance)
 
         found = resolved(compare(candidates), compare)
     return np.array([(dropped, survivor, similarity, 1) for dropped, survivor, similarity in found], MATCH)
@@ -84,7 +87,7 @@ def _split_bands(path: Path, buckets: Buckets) -> dict[int, bytes]:
 
 def _equal_bands(pieces: list[bytes]) -> Pairs:
     rows = np.frombuffer(b"".join(pieces), np.uint64).reshape(-1, 2)
-    return pairs(rows[:, 0], rows[:, 1].astype(np.int64))
+    return pairs_of(rows[:, 0], rows[:, 1].astype(np.int64))
 
 
 def _sizes(tables: list[Path], candidates: Pairs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

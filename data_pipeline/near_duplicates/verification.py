@@ -66,10 +66,20 @@ def write_shingles(length: int, wanted: Path, block: Block, path: Path) -> None:
 
 
 def similar(
-    engine: Engine, parts: Sequence[Path], pairs: PairFiles, size: int, threshold: float, advance: Callable[[], None]
+    engine: Engine,
+    parts: Sequence[Path],
+    pairs: PairFiles,
+    candidates: PairFiles,
+    size: int,
+    threshold: float,
+    advance: Callable[[], None],
 ) -> Similarities:
-    """Those pairs that are as similar as the threshold says, sorted; `size`: bytes of the sets that travel."""
-    compare = functools.partial(_compare, pairs, threshold)
+    """Those pairs that are as similar as the threshold says, sorted; `size`: bytes of the sets that travel.
+
+    Of a document, no pair is compared beyond the first similar one that is certain to stay, because it is no later
+    document of any pair of all `candidates`.
+    """
+    compare = functools.partial(_compare, pairs, candidates, threshold)
     results = engine.exchange(functools.partial(_split, pairs), compare, parts, size, advance)
     return np.sort(np.concatenate([np.empty(0, SIMILAR), *results]), order=["later", "earlier"])
 
@@ -115,9 +125,10 @@ def _split(pairs: PairFiles, part: Path, buckets: Buckets) -> dict[int, bytes]:
     with pa.memory_map(str(part)) as source, pa.ipc.open_file(source) as reader:
         shingled = reader.read_all().combine_chunks()
         places = shingled["place"].to_numpy()
-        own = np.flatnonzero(np.isin(places, np.load(pairs.by_later, mmap_mode="r")[:, 0]))
+        first, last = _ranges(np.load(pairs.by_later, mmap_mode="r")[:, 0], places)
+        own = np.flatnonzero(first < last)
         by_earlier = np.load(pairs.by_earlier, mmap_mode="r")
-        first, last = (np.searchsorted(by_earlier[:, 1], places, side) for side in ("left", "right"))
+        first, last = _ranges(by_earlier[:, 1], places)
         others = np.repeat(np.arange(len(places)), last - first)
         positions = np.arange(len(others)) - np.repeat(np.cumsum(last - first) - (last - first), last - first)
         laters = by_earlier[positions + np.repeat(first, last - first), 0]
@@ -135,7 +146,8 @@ def _split(pairs: PairFiles, part: Path, buckets: Buckets) -> dict[int, bytes]:
         return sent
 
 
-def _compare(pairs: PairFiles, threshold: float, pieces: list[bytes]) -> Similarities:
+def _compare(pairs: PairFiles, candidates: PairFiles, threshold: float, pieces: list[bytes]) -> Similarities:
+    """The similar pairs of a bucket; what is no later document of any candidate pair is certain to stay."""
     table = pa.concat_tables(pa.ipc.open_stream(piece).read_all() for piece in pieces)
     places = table["place"].to_pylist()
     sets = {
@@ -143,10 +155,25 @@ def _compare(pairs: PairFiles, threshold: float, pieces: list[bytes]) -> Similar
     }
     by_later = np.load(pairs.by_later, mmap_mode="r")
     laters = np.sort(table["place"].to_numpy()[table["later"].to_numpy()])
-    first, last = (np.searchsorted(by_later[:, 0], laters, side) for side in ("left", "right"))
+    first, last = _ranges(by_later[:, 0], laters)
+    all_laters = np.load(candidates.by_later, mmap_mode="r")[:, 0]
+    stays = functools.cache(lambda place: not _holds(all_laters, place))
     found = []
     for later, start, stop in zip(laters.tolist(), first.tolist(), last.tolist(), strict=True):
         for earlier in by_later[start:stop, 1].tolist():
             if (similarity := jaccard(sets[later], sets[earlier])) >= threshold:
                 found.append((later, earlier, similarity))
+                if stays(earlier):
+                    # It is dropped for this one or an earlier one: of a thousand copies, each is like all others.
+                    break
     return np.array(found, SIMILAR)
+
+
+def _ranges(ascending: Places, values: Places) -> tuple[Places, Places]:
+    """Where each value begins in an ascending array, and where it ends."""
+    return np.searchsorted(ascending, values, "left"), np.searchsorted(ascending, values, "right")
+
+
+def _holds(ascending: Places, value: int) -> bool:
+    position = int(np.searchsorted(ascending, value))
+    return position < len(ascending) and int(ascending[position]) == value

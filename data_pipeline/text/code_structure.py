@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 _TOKEN = re.compile(
-    r"""\#[^\n]*
+    # Names first, which are most: what a quote follows may be the prefix of a string.
+    r"""[^\W\d]\w*+(?!["'])
+    | \#[^\n]*
     | [rRbBuUfF]{0,2}(?:\"{3}(?>[^"\\]+|\\.|"(?!""))*+\"{3} | '{3}(?>[^'\\]+|\\.|'(?!''))*+'{3}
         | "(?>[^"\\\n]+|\\.)*+" | '(?>[^'\\\n]+|\\.)*+')
     | \.[\ \t]*[^\W\d]\w* | [^\W\d]\w* | \d[\w.]*
@@ -23,7 +25,12 @@ _TOKEN = re.compile(
 _KNOWN = frozenset(keyword.kwlist) | frozenset(dir(builtins))
 _STATEMENTS = frozenset(keyword.kwlist) - {"None", "True", "False"}
 _NAME = "a"
-_UNKNOWN = "\0"
+# Private characters: what no pattern holds, what is dropped, and what marks another.
+_UNKNOWN, _START, _COMMENT, _OPEN, _CLOSE, _TRIPLE = map(chr, range(0xE000, 0xE006))
+_DROPPED = (_START, _COMMENT, _OPEN, _CLOSE, _TRIPLE)
+_OF_LAYOUT = {"#": _COMMENT, "(": _OPEN, ")": _CLOSE}
+_SPELLINGS = 200_000
+"""Spellings of tokens that are kept in mind."""
 _FIRST_CODE = 0x4E00
 """Code points from here on stand for what patterns hold; there is room for 20,000 without a surrogate."""
 
@@ -36,16 +43,17 @@ def tokens(text: str) -> list[str]:
 
     That is: round brackets, because many are a matter of taste, as in `return (a, b)`, and the last comma of a list.
     """
-    spelt = _TOKEN.findall(text)
-    return [spelt[place] for place in _telling(spelt)]
+    raw = _TOKEN.findall(text)
+    return [raw[number] for number in _telling(raw)]
 
 
-def _telling(spelt: Sequence[str]) -> Iterator[int]:
+def _telling(raw: Sequence[str]) -> Iterator[int]:
+    """The numbers of the tokens that `tokens` keeps."""
     before = ":"
-    for place, (token, after) in enumerate(zip_longest(spelt, spelt[1:], fillvalue="")):
+    for number, (token, after) in enumerate(zip_longest(raw, raw[1:], fillvalue="")):
         docstring = before == ":" and token[-3:] in ('"""', "'''")
         if token[0] not in "#()" and not docstring and not (token == "," and after in (")", "]", "}")):
-            yield place
+            yield number
         before = token
 
 
@@ -66,13 +74,9 @@ class Patterns:
 
     def __init__(self, programs: Sequence[str], length: int) -> None:
         self._length = length
-        self._codes: dict[str, str] = {}
+        self._codes = _Codes()
         self._tokens = [tokens(program) for program in programs]
-        self._coded = [
-            "".join(self._codes.setdefault(key, chr(_FIRST_CODE + len(self._codes))) for key in map(_key, found))
-            for found in self._tokens
-        ]
-        self._name = self._codes.get(_NAME, _UNKNOWN)
+        self._coded = ["".join(map(self._codes.add, found)) for found in self._tokens]
         # A run of at least LEAST tokens covers a whole cell of a grid with cells of half that length.
         self._cell = LEAST // 2
         self._by_cell: dict[str, list[tuple[int, int]]] = {}
@@ -85,10 +89,13 @@ class Patterns:
         """The first place where a text repeats a pattern; none where it repeats none."""
         if not self._by_cell:
             return None
-        found = tokens(text)
-        coded = "".join([self._codes.get(_key(token), _UNKNOWN) for token in found])
-        for start in range(0, len(coded) - self._cell + 1, self._cell):
-            for number, offset in self._by_cell.get(coded[start : start + self._cell], ()):
+        coded = self._codes.of(_TOKEN.findall(text))
+        found: list[str] = []
+        cell, by_cell = self._cell, self._by_cell
+        for start in range(0, len(coded) - cell + 1, cell):
+            for number, offset in by_cell.get(coded[start : start + cell], ()):
+                # Only here: most texts repeat nothing.
+                found = found or tokens(text)
                 if (first := self._repeats(found, coded, start, number, offset)) is not None:
                     matched = " ".join(found[first : first + self._needed(number)])
                     return Place(number, matched, _line(text, first))
@@ -128,10 +135,44 @@ class Patterns:
         )
 
 
+class _Codes(dict[str, str]):
+    """A character for what each token says, by the token as it is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # What layout is told by has a character of its own, whatever the patterns hold.
+        self._of_keys = {key: chr(_FIRST_CODE + number) for number, key in enumerate((",", "]", "}", ":"))}
+
+    def add(self, token: str) -> str:
+        """The character of a token of a pattern: every one of them has one."""
+        self.clear()
+        return self._of_keys.setdefault(_key(token), chr(_FIRST_CODE + len(self._of_keys)))
+
+    def of(self, raw: Sequence[str]) -> str:
+        """The characters of those of the tokens that `tokens` keeps."""
+        comma, square, curly, colon = (self._of_keys[key] for key in (",", "]", "}", ":"))
+        coded = _START + "".join(map(self.__getitem__, raw))
+        for closing in (_CLOSE, square, curly):
+            # The last comma of a list.
+            coded = coded.replace(comma + closing, closing)
+        if _TRIPLE in coded:
+            coded = re.sub(f"(?<=[{_START}{colon}]){_TRIPLE}.", "", coded, flags=re.DOTALL)
+        for dropped in _DROPPED:
+            coded = coded.replace(dropped, "")
+        return coded
+
+    def __missing__(self, token: str) -> str:
+        if len(self) > _SPELLINGS:
+            self.clear()
+        code = _OF_LAYOUT.get(token[0]) or self._of_keys.get(_key(token), _UNKNOWN)
+        self[token] = code = _TRIPLE + code if token[-3:] in ('"""', "'''") else code
+        return code
+
+
 def _line(text: str, ordinal: int) -> int:
     matches = list(_TOKEN.finditer(text))
-    place = next(islice(_telling([match[0] for match in matches]), ordinal, None))
-    return text.count("\n", 0, matches[place].start()) + 1
+    number = next(islice(_telling([match[0] for match in matches]), ordinal, None))
+    return text.count("\n", 0, matches[number].start()) + 1
 
 
 def _key(token: str) -> str:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from data_pipeline.decontaminate import Index, keep
 from data_pipeline.documents.documents import Document, Message, document_id, render_conversation
 from data_pipeline.problems import Problem, read_problems
+from data_pipeline.text import code_structure
 from data_pipeline.text.code_structure import LEAST, Patterns, tokens
 from specs.loading.settings import ROOT
 from specs.pipeline.stage import Ledger
@@ -221,3 +222,16 @@ def test_names_must_correspond_one_to_one() -> None:
 def test_without_benchmarks_nothing_is_dropped() -> None:
     documents = [make(CLEAN), make("")]
     assert list(keep(documents, Index([], Decontaminate()), Ledger())) == documents
+
+
+@given(st.lists(st.sampled_from((
+    *("def", "f", "(", ")", ",", ",)", "]", "[", "{", "}", ":", '"""doc"""', "'''x'''", "# c\n", "\n", "return", "a1"),
+    *("for", "in", ".x", "1", '"s"', "rb'y'", 'f"{z}"', "=", "==", "**", "é", '"""', "'", "\\", "lambda", 'xrb"t"'),
+)), max_size=60).map(" ".join) | st.text(alphabet="ab1 .,\n\"'\\#()[]{}=:+rf", max_size=80))  # fmt: skip
+def test_codes_are_those_of_the_tokens_that_are_kept(text: str) -> None:
+    patterns = Patterns(["def f(a, b):\n    return [x + y for x, y in zip(a, b) if x] + [a, b, 'x', 1]\n"], 8)
+    codes = patterns._codes
+    expected = "".join(
+        codes._of_keys.get(code_structure._key(token), code_structure._UNKNOWN) for token in tokens(text)
+    )
+    assert codes.of(code_structure._TOKEN.findall(text)) == expected

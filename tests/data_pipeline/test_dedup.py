@@ -255,6 +255,16 @@ def test_candidates_are_bounded_and_each_group_hangs_together(rows: list[tuple[i
     assert (counts <= candidates.LARGEST).all()
 
 
+def test_a_thousand_copies_are_compared_with_the_first_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr(
+        "data_pipeline.near_duplicates.verification.jaccard", lambda *sets: compared.append(1) or jaccard(*sets)
+    )
+    documents = [make(edited(text(0, 200), 1, seed), "a", f"{seed:04}") for seed in range(1_000)]
+    kept, _ = write_and_find(tmp_path, documents, Dedup())
+    assert kept == ["0000"] and len(compared) < 1_100
+
+
 def test_of_many_pairs_of_a_document_those_that_share_most_bands_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "LARGEST", 2)
     table = np.array([(9, 1, 3), (9, 2, 1), (9, 3, 3), (9, 4, 2), (8, 1, 1)], candidates.PAIR)
