@@ -68,6 +68,9 @@ class Index:
         # Any passage of min_chars characters covers a whole cell of a grid with cells of half that length.
         self._cell = (section.min_chars + 1) // 2
         self._ngrams: dict[Ngram, Origin] = {}
+        # As with passages: any run of so many words covers a whole cell of a grid with cells of half that length.
+        self._word_cell = (section.ngram_words + 1) // 2
+        self._word_cells: set[Ngram] = set()
         self._passages: dict[str, Origin] = {}
         self._by_cell: dict[str, list[str]] = {}
         programs: list[tuple[str, Origin]] = []
@@ -84,6 +87,7 @@ class Index:
         for ngram in _ngrams(words(text), self._length):
             if self._telling(ngram):
                 self._ngrams.setdefault(ngram, origin)
+                self._word_cells.update(_ngrams(ngram, self._word_cell))
         for passage in text.split("\n" if origin.part == "tests" else "\n\n"):
             squeezed = _squeezed(passage)
             if len(squeezed) >= self._min_chars and self._telling(words(passage)) and squeezed not in self._passages:
@@ -98,10 +102,12 @@ class Index:
     def hit(self, text: str) -> Hit | None:
         """The first shared n-gram, else passage, else structure, of a text; none where it is clean."""
         found = words(text)
-        # The set operation runs at the speed of C; which n-gram it was is asked of the few that match.
-        if not self._ngrams.keys().isdisjoint(zip(*(found[start:] for start in range(self._length)), strict=False)):
-            at, ngram = next((at, each) for at, each in enumerate(_ngrams(found, self._length)) if each in self._ngrams)
-            return Hit(self._ngrams[ngram], "words", " ".join(ngram), _line(text, r"\w+", at))
+        cells = zip(*(found[start :: self._word_cell] for start in range(self._word_cell)), strict=False)
+        if not self._word_cells.isdisjoint(cells):
+            # Which n-gram it is, if any, is looked up in the few texts that share a cell.
+            shared = ((at, each) for at, each in enumerate(_ngrams(found, self._length)) if each in self._ngrams)
+            for at, ngram in shared:
+                return Hit(self._ngrams[ngram], "words", " ".join(ngram), _line(text, r"\w+", at))
         squeezed = _squeezed(text)
         for start in range(0, len(squeezed) - self._cell + 1, self._cell):
             for passage in self._by_cell.get(squeezed[start : start + self._cell], ()):

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 _TOKEN = re.compile(
-    # Names first, which are most: what a quote follows may be the prefix of a string.
-    r"""[^\W\d]\w*+(?!["'])
-    | \#[^\n]*
+    # Most tokens are names and brackets: they come first, and the white space before a token is passed over at once. A
+    # name before a quote may be the prefix of a string.
+    r"""\s*+(
+      [^\W\d]\w*+(?!["']) | [()\]\[,{}] | :(?!=) | =(?!=) | \.[\ \t]*[^\W\d]\w* | \#[^\n]*
     | [rRbBuUfF]{0,2}(?:\"{3}(?>[^"\\]+|\\.|"(?!""))*+\"{3} | '{3}(?>[^'\\]+|\\.|'(?!''))*+'{3}
         | "(?>[^"\\\n]+|\\.)*+" | '(?>[^'\\\n]+|\\.)*+')
-    | \.[\ \t]*[^\W\d]\w* | [^\W\d]\w* | \d[\w.]*
-    | \*\*=? | //=? | <<=? | >>=? | -> | := | [-+*/%&|^=!<>@]= | [^\s\w]""",
+    | [^\W\d]\w* | \d[\w.]*
+    | \*\*=? | //=? | <<=? | >>=? | -> | := | [-+*/%&|^=!<>@]= | [^\s\w])""",
     re.DOTALL | re.VERBOSE,
 )
 _KNOWN = frozenset(keyword.kwlist) | frozenset(dir(builtins))
@@ -94,9 +95,12 @@ class Patterns:
         cell, by_cell = self._cell, self._by_cell
         for start in range(0, len(coded) - cell + 1, cell):
             for number, offset in by_cell.get(coded[start : start + cell], ()):
+                back, ahead = self._extent(coded, start, number, offset)
+                if back + ahead < self._needed(number):
+                    continue
                 # Only here: most texts repeat nothing.
                 found = found or tokens(text)
-                if (first := self._repeats(found, coded, start, number, offset)) is not None:
+                if (first := self._repeats(found, start, number, offset, back, ahead)) is not None:
                     matched = " ".join(found[first : first + self._needed(number)])
                     return Place(number, matched, _line(text, first))
         return None
@@ -104,8 +108,8 @@ class Patterns:
     def _needed(self, number: int) -> int:
         return min(self._length, len(self._coded[number]))
 
-    def _repeats(self, found: list[str], coded: str, start: int, number: int, offset: int) -> int | None:
-        """First token of the run around two equal cells, where it is long enough and names correspond."""
+    def _extent(self, coded: str, start: int, number: int, offset: int) -> tuple[int, int]:
+        """How far the run around two equal cells reaches back from where they begin, and ahead."""
         pattern, needed = self._coded[number], self._needed(number)
         # No further than a window can reach, so that long equal runs do not cost more.
         back = 0
@@ -116,6 +120,11 @@ class Patterns:
         limit = min(len(coded) - start, len(pattern) - offset, needed)
         while ahead < limit and coded[start + ahead] == pattern[offset + ahead]:
             ahead += 1
+        return back, ahead
+
+    def _repeats(self, found: list[str], start: int, number: int, offset: int, back: int, ahead: int) -> int | None:
+        """First token of a run of the length that is needed, in which names correspond."""
+        needed = self._needed(number)
         for shift in range(-back, ahead - needed + 1):
             theirs = self._tokens[number][offset + shift : offset + shift + needed]
             # A run without any statement, loop or condition is a table.
@@ -171,8 +180,8 @@ class _Codes(dict[str, str]):
 
 def _line(text: str, ordinal: int) -> int:
     matches = list(_TOKEN.finditer(text))
-    number = next(islice(_telling([match[0] for match in matches]), ordinal, None))
-    return text.count("\n", 0, matches[number].start()) + 1
+    number = next(islice(_telling([match[1] for match in matches]), ordinal, None))
+    return text.count("\n", 0, matches[number].start(1)) + 1
 
 
 def _key(token: str) -> str:
