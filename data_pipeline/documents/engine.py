@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 import pickle
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +22,13 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from specs.common.errors import UserError
+from specs.common.errors import ShortageError, UserError, shortage
 from specs.loading.settings import load_settings
 from specs.pipeline import code
 
 T = TypeVar("T")
 R = TypeVar("R")
+_ENDED = re.compile(r"closed the connection unexpectedly|worker died|WorkerCrashedError|Broken pipe", re.I)
 
 _FAILED = -1
 """In place of a bucket: what a task that failed says."""
@@ -84,7 +86,7 @@ class Engine:
             limits["use_process"] = True
         worker = daft.cls(**limits)(_worker(daft))(_pickled(code.current()), _pickled(function))
         frame = self._frame(daft, [_pickled(task) for task in tasks])
-        for row in frame.select("number", worker(daft.col("task")).alias("result")).iter_rows():
+        for row in _rows(frame.select("number", worker(daft.col("task")).alias("result"))):
             yield row["number"], _unpickled(row["result"])
 
     def exchange(
@@ -137,9 +139,8 @@ class Engine:
             pieces = frame.select(split_one(daft.col("task")).alias("piece")).explode("piece").where(piece.not_null())
             pieces = pieces.select(piece["bucket"].alias("bucket"), piece["data"].alias("data"))
             grouped = pieces.groupby("bucket").agg(daft.col("data").list_agg().alias("data")).into_batches(1)
-            for row in grouped.select(
-                "bucket", gather_one(daft.col("bucket"), daft.col("data")).alias("result")
-            ).iter_rows():
+            results = gather_one(daft.col("bucket"), daft.col("data")).alias("result")
+            for row in _rows(grouped.select("bucket", results)):
                 gathered[row["bucket"]] = _unpickled(row["result"])
                 advance()
         return [gathered[bucket] for bucket in sorted(gathered)]
@@ -272,16 +273,35 @@ def _pickled(value: object) -> bytes:
 
 
 def _guarded(own: bytes, function: Callable[[Any], Any], given: Any) -> bytes:
-    """The result, or the UserError, pickled. `own`: the pickled code of the stage, which this process must have."""
+    """The result, or the error that is told in one line. `own`: the code of the stage, which this process must have."""
     try:
         code.require(pickle.loads(own))
-        return _pickled((True, function(given)))
+        return _pickled((None, function(given)))
     except UserError as error:
-        return _pickled((False, str(error)))
+        return _pickled((UserError, str(error)))
+    except Exception as error:
+        if (told := shortage(error)) is None:
+            raise
+        return _pickled((ShortageError, str(told)))
 
 
 def _unpickled(result: bytes) -> Any:
-    fine, value = pickle.loads(result)
-    if not fine:
-        raise UserError(value)
+    kind, value = pickle.loads(result)
+    if kind is not None:
+        raise kind(value)
     return value
+
+
+def _rows(frame: Any) -> Iterator[dict[str, Any]]:
+    """Rows of a frame as they are ready. Raises ShortageError where the engine itself, or a worker, lacks room."""
+    try:
+        yield from frame.iter_rows()
+    except Exception as error:
+        if (told := shortage(error)) is not None:
+            raise told from error
+        if _ENDED.search(str(error)):
+            raise ShortageError(
+                "a worker was ended from outside, as the system does where memory is used up; what is finished is "
+                "kept: run again with fewer workers (--workers, TWICE_WORKERS)"
+            ) from error
+        raise

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from specs.common.checkout import require_own
-from specs.common.errors import UserError
+from specs.common.errors import UserError, shortage
 from specs.common.files import digest_json, write_json
 from specs.loading.settings import load_settings
 from specs.pipeline.code import Code, code_of, differing, running
@@ -148,6 +148,11 @@ def command(main: Callable[P, R]) -> Callable[P, R]:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except Exception as error:
+            if (told := shortage(error)) is None:
+                raise
+            print(f"error: {told}", file=sys.stderr)
+            sys.exit(75)
 
     return wrapped
 
