@@ -174,6 +174,7 @@ def main(node: str, run: Path, tokenizer: Path, benchmark: Path, out: Path, work
         evaluation.threads,
         f"cuda:{ranks.local}" if device == "cuda" else device,
         trained.finetuning.precision.compute if device == "cuda" else "fp32",
+        evaluation.portable,
     )
     cores = len(os.sched_getaffinity(0)) // (evaluation.threads * ranks.on_machine)
     count = workers or (1 if device == "cuda" else max(1, cores))

@@ -16,6 +16,7 @@ from evaluation.completions.completions import Completion
 from evaluation.completions.journal import Journal
 from evaluation.protocols.protocol import Protocol
 from evaluation.protocols.registry import find_protocol
+from model.portable import threads
 from model.sampling import NotFiniteError, Request, Sampling, Stream, sample
 from model.weights import load_for_sampling
 from specs.common.errors import UserError
@@ -58,6 +59,8 @@ class Setting:
     device: str
     precision: str
     """Of weights and arithmetic; logits are taken to fp32."""
+    portable: bool = False
+    """Whether the kernels have the same bits on any processor."""
 
 
 class Answerer:
@@ -71,6 +74,8 @@ class Answerer:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
         torch.set_num_threads(setting.threads)
+        if setting.portable:
+            threads.use(setting.threads)
         self._setting = setting
         self._journal = Journal(journal)
         self._tokenizer = Tokenizer.load(setting.tokenizer)
@@ -81,6 +86,7 @@ class Answerer:
             setting.vocab_size,
             device=setting.device,
             dtype=torch.bfloat16 if setting.precision == "bf16" else torch.float32,
+            portable=setting.portable,
         )
         # Each id adds a byte or more, so a stop string that an id completes lies within so many last ids.
         self._window = max((len(stop.encode()) for stop in self._protocol.stops), default=0)

@@ -24,13 +24,14 @@ def build(
     *,
     kernels: str | None = None,
     per_node: int | None = None,
+    portable: bool = False,
 ) -> tuple[ShardedModel, Optimizer]:
     """The model over all ranks of a mesh of one dimension, and its optimizer. Their values mean nothing yet: they come
     from `initialise` or from a checkpoint.
 
     kernels: kind of device (`cpu`, `cuda`) whose kernels compute, where it is not the mesh's own: in a simulation.
-    per_node: ranks of each node, where there are several. Raises UserError where a backend or a compiler that the spec
-    asks for cannot be had.
+    per_node: ranks of each node, where there are several. portable: kernels with the same bits on any processor.
+    Raises UserError where a backend or a compiler that the spec asks for cannot be had.
     """
     kernels = kernels or mesh.device_type
     with torch.device("meta"):
@@ -40,6 +41,7 @@ def build(
             recompute=training.parallelism.recompute,
             device=kernels,
             dtype=DTYPES[training.precision.compute],
+            portable=portable,
         )
     if training.parallelism.compile:
         require_compiler(kernels)
@@ -48,16 +50,20 @@ def build(
     return model, Optimizer(training.optimizer, model.shards, kernels)
 
 
-def initialise(model: ShardedModel, optimizer: Optimizer, seed: int, weights: Path | None = None) -> None:
+def initialise(
+    model: ShardedModel, optimizer: Optimizer, seed: int, weights: Path | None = None, *, portable: bool = False
+) -> None:
     """The state in which a phase begins: weights from a file, or made from the seed; no updates yet.
 
-    Raises UserError where the file is damaged or holds another model's weights.
+    portable: made from the seed with the same bits on any processor. Raises UserError where the file
+    is damaged or holds another model's weights.
     """
     optimizer.reset()
     if weights is None:
         for shard in model.shards:
             row = math.prod(shard.shape[1:])
-            values = initial_values(model.model.spec, seed, shard.name, shard.start * row, shard.stop * row)
+            start, stop = shard.start * row, shard.stop * row
+            values = initial_values(model.model.spec, seed, shard.name, start, stop, portable=portable)
             shard.values.copy_(values.view(shard.values.shape))
         return
     wanted = {shard.name: shard.shape for shard in model.shards}

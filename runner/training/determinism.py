@@ -5,6 +5,7 @@ import shutil
 
 import torch
 
+from model.portable import compiler, threads
 from specs.common.errors import UserError
 
 
@@ -68,3 +69,13 @@ def pin(threads: int, device: torch.device) -> dict[str, object]:
         if flags["cublas_workspace"] not in (":4096:8", ":16:8"):
             raise UserError("CUBLAS_WORKSPACE_CONFIG must be :4096:8 for deterministic matrix products")
     return flags
+
+
+def pin_portable(ranks: int) -> dict[str, object]:
+    """What level portable asks for besides, where `ranks` share this machine; and the threads of its kernels.
+
+    They change no bit, so all cores are used.
+    """
+    torch.set_flush_denormal(False)
+    threads.use(max(1, threads.cores() // ranks))
+    return {"kernel_threads": threads.count(), "processor": compiler.processor().name}

@@ -27,7 +27,7 @@ def export(job: Job, model: ShardedModel, journal: Journal | None) -> None:
         shutil.copyfile(journal.path, folder.steps)
         last, changes = last_step(journal.path), _code_changes(journal.path)
         assert last is not None
-        spec = job.model_dump(mode="json", include={"architecture", "vocab_size", "training", "steps", "threads"})
+        spec = job.spec
         record = {
             "format": 1,
             "stage": job.stage,

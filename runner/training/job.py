@@ -9,7 +9,7 @@ from specs.common.errors import UserError
 from specs.common.files import digest_json
 from specs.pipeline.code import Code
 from specs.schema.base import Items, Name, Section
-from specs.schema.experiment import Device
+from specs.schema.experiment import Device, Level
 from specs.schema.quantities import Positive
 from specs.schema.training import Architecture, Training
 
@@ -54,7 +54,7 @@ class Job(Section):
     vocab_size: Positive
     training: Training
     steps: Positive
-    level: Literal["data", "restart", "topology"]
+    level: Level
     threads: Positive
     device: Device
     inputs: dict[str, str]
@@ -74,7 +74,17 @@ class Job(Section):
     """Where the ranks run: the cluster profile, and what became of it."""
 
     @property
+    def portable(self) -> bool:
+        """Whether its kernels have the same bits on any processor."""
+        return self.level == "portable"
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """What shapes the bits of the run, but for its inputs. (At level portable, `threads` is always 1.)"""
+        parts = {"architecture", "vocab_size", "training", "steps", "threads"}
+        return self.model_dump(mode="json", include=parts | ({"level"} if self.portable else set()))
+
+    @property
     def identity(self) -> str:
         """Digest of all that the bits of the run depend on: where its digest chain begins."""
-        parts = {"architecture", "vocab_size", "training", "steps", "threads", "inputs"}
-        return digest_json(self.model_dump(mode="json", include=parts))
+        return digest_json(self.spec | {"inputs": self.inputs})

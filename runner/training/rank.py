@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -15,13 +16,14 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from data_pipeline.tokens.token_store import TokenStore
+from model.portable.closed_list import ClosedList, strict
 from runner.monitoring.environment import environment
 from runner.monitoring.peak import peak_flops
 from runner.monitoring.telemetry import Telemetry
 from runner.training.build import build, initialise
 from runner.training.checkpoints import Checkpoints, State
 from runner.training.data_loader import DataLoader
-from runner.training.determinism import pin
+from runner.training.determinism import pin, pin_portable
 from runner.training.device import device_of
 from runner.training.finished import export
 from runner.training.job import LOST_PEER, STOP_SIGNALS, STOPPED, Job
@@ -64,6 +66,8 @@ def run(job: Job, watchdog: Watchdog, listener: Callable[[], bool]) -> None:
         )
     device = device_of(job.device, int(os.environ.get("LOCAL_RANK", "0")))
     flags = pin(job.threads, device)
+    if job.portable:
+        flags |= pin_portable(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     stall = timedelta(seconds=load_settings().stall_seconds)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     watchdog.expect("the other ranks")
@@ -74,7 +78,8 @@ def run(job: Job, watchdog: Watchdog, listener: Callable[[], bool]) -> None:
         if parts.journal:
             parts.telemetry.note(ENVIRONMENT, environment() | _circumstances(job, parts.model, flags))
         try:
-            train(parts, state, listener)
+            with ClosedList() if job.portable and strict() else nullcontext():
+                train(parts, state, listener)
         finally:
             parts.telemetry.close()
         if job.until is None:
@@ -99,13 +104,15 @@ def _prepare(job: Job, device: torch.device, watchdog: Watchdog) -> tuple[Run, S
     """The parts of the run, in the state of the newest whole checkpoint, or of the beginning (none)."""
     training, scratch = job.training, RunFolder(Path(job.scratch))
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    model, optimizer = build(job.architecture, job.vocab_size, training, mesh, per_node=_ranks_per_node())
+    model, optimizer = build(
+        job.architecture, job.vocab_size, training, mesh, per_node=_ranks_per_node(), portable=job.portable
+    )
     checkpoints = Checkpoints(scratch.checkpoints, job.identity, training.checkpoints, model, optimizer, job.code)
     journal = Journal(scratch.steps, job.identity) if model.rank == 0 else None
     state = checkpoints.load()
     if state is None:
-        initialise(model, optimizer, training.seed, Path(job.initial) if job.initial else None)
-    elif job.level != "topology" and state.ranks != model.ranks:
+        initialise(model, optimizer, training.seed, Path(job.initial) if job.initial else None, portable=job.portable)
+    elif job.level not in ("topology", "portable") and state.ranks != model.ranks:
         raise UserError(
             f"reproducibility.level is {job.level}: the run began on {state.ranks} ranks and cannot go on with "
             f"{model.ranks}; give --ranks {state.ranks}, or declare level topology"

@@ -29,8 +29,6 @@ from specs.schema.base import Section, Sha256
 from specs.schema.quantities import Positive
 from specs.schema.training import Architecture
 
-SPEC = ("architecture", "vocab_size", "training", "steps", "threads")
-"""Parts of a job that a record states as its spec: with the inputs, all that shapes the bits."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 _ELSEWHERE = {"name": "verified", "device": "cpu", "store": "", "initial": None, "scratch": "", "measured": ""}
 
@@ -212,8 +210,7 @@ def read_run(folder: Path) -> RecordedRun:
             job = Job.model_validate(read_object(files.job))
         except ValidationError as error:
             raise UserError(f"{files.job} is not the job of a run") from error
-        spec = job.model_dump(mode="json", include=set(SPEC))
-        return RecordedRun(folder, job.stage, job.level, spec, job.inputs, job.identity, None)
+        return RecordedRun(folder, job.stage, job.level, job.spec, job.inputs, job.identity, None)
     raise UserError(f"{folder} is no run: it has neither record.json (finished) nor job.json (in progress)")
 
 

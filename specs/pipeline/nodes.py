@@ -64,6 +64,8 @@ class EvaluationNode(Section):
     batch_size: Positive
     tile: Positive = 16
     threads: Positive
+    portable: bool = False
+    """Whether it is sampled with the kernels that have the same bits on any processor."""
     request: BenchmarkRun
 
 
@@ -106,6 +108,10 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
     pretraining_store = store_name(pretraining_corpus)
     finetuning_store = store_name(finetuning_corpus, "-answers")
     phase = experiment.finetuning.model_dump(exclude={"corpus"})
+    reproducibility = experiment.reproducibility
+    if reproducibility.portable:
+        # No number of threads changes a bit there: another one must not run anything again.
+        reproducibility = reproducibility.model_copy(update={"threads": 1})
     run = RunNode(
         corpus=pretraining_corpus.name,
         finetuning_corpus=finetuning_corpus.name,
@@ -117,7 +123,7 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
         pretraining=experiment.pretraining,
         finetuning=Instruction.model_validate(phase),
         cluster=experiment.cluster,
-        reproducibility=experiment.reproducibility,
+        reproducibility=reproducibility,
     )
     return {
         "corpora": {corpus.name: unweighted(corpus) for corpus in (pretraining_corpus, finetuning_corpus)},
@@ -128,11 +134,11 @@ def resolve(experiment: Experiment) -> dict[str, dict[str, Section]]:
         },
         "benchmarks": {request.benchmark.name: request.benchmark for request in experiment.evaluation.benchmarks},
         "runs": {experiment.name: run},
-        "evaluations": _evaluations(experiment),
+        "evaluations": _evaluations(experiment, reproducibility),
     }
 
 
-def _evaluations(experiment: Experiment) -> dict[str, Section]:
+def _evaluations(experiment: Experiment, reproducibility: Reproducibility) -> dict[str, Section]:
     """A node for each benchmark that the experiment is asked."""
     return {
         f"{experiment.name}-{request.key}": EvaluationNode(
@@ -142,7 +148,8 @@ def _evaluations(experiment: Experiment) -> dict[str, Section]:
             context_length=experiment.architecture.context_length,
             batch_size=experiment.evaluation.batch_size,
             tile=experiment.evaluation.tile,
-            threads=experiment.reproducibility.threads,
+            threads=reproducibility.threads,
+            portable=reproducibility.portable,
             request=request,
         )
         for request in experiment.evaluation.benchmarks

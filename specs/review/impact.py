@@ -200,8 +200,8 @@ def _caveats(old: Experiment, new: Experiment) -> list[str]:
         found.append("the chat template changed: chat protocols ask in other words")
     if old.architecture.context_length > new.architecture.context_length:
         found.append("the context is shorter: less of a long prompt is seen")
-    if old.reproducibility.threads != new.reproducibility.threads:
-        found.append("threads changed: sampling may take other turns")
+    if _rounding(old) != _rounding(new):
+        found.append("level portable or threads changed: sampling may take other turns")
     return found
 
 
@@ -218,14 +218,19 @@ def _loading(old: Experiment, new: Experiment) -> Loading:
     for name in ("architecture", "pretraining", "corpus", "tokenizer"):
         if getattr(old, name) != getattr(new, name):
             reasons.append(f"{name} changed")
-    if old.reproducibility.threads != new.reproducibility.threads:
-        reasons.append("reproducibility.threads changed")
-    if new.reproducibility.level != "topology" and old.cluster.devices != new.cluster.devices:
+    if _rounding(old) != _rounding(new):
+        reasons.append("reproducibility changed: other kernels, or threads, round differently")
+    if new.reproducibility.level not in ("topology", "portable") and old.cluster.devices != new.cluster.devices:
         reasons.append(f"level {new.reproducibility.level} does not allow another number of devices")
     if old.name != new.name:
         reasons.append("the run has another name")
     note = ("the tokenizer changed: ids mean other pieces",) if old.tokenizer != new.tokenizer else ()
     return Loading(not reasons, True, (*reasons, *note))
+
+
+def _rounding(experiment: Experiment) -> int | None:
+    """What decides how matrix products round, besides shapes: the threads of stock kernels; none at level portable."""
+    return None if experiment.reproducibility.portable else experiment.reproducibility.threads
 
 
 def _same_shapes(left: Architecture, right: Architecture, old: Experiment, new: Experiment) -> bool:

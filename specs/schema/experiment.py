@@ -3,7 +3,7 @@
 An experiment is a value. Nothing here computes a consequence (see `arithmetic`) or touches a file (see `loading`).
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -12,6 +12,7 @@ from specs.schema.data import Benchmark, Tokenizer, WeightedCorpus
 from specs.schema.quantities import Bytes, Fraction, Natural, Positive, Real, Seconds, Threads, Tokens
 from specs.schema.training import Architecture, Finetuning, Pretraining
 
+Level = Literal["data", "restart", "topology", "portable"]
 Device = Literal["cpu", "A100-40GB", "A100-80GB", "H100-80GB", "H200-141GB", "B200-180GB"]
 
 
@@ -176,11 +177,17 @@ class Cluster(Section):
 class Reproducibility(Section):
     """What may change while results stay identical to the bit (see docs/reproducibility.md)."""
 
-    level: Literal["data", "restart", "topology"] = "topology"
-    """What may change while results stay identical to the bit."""
+    level: Level = "topology"
+    """What may change while results stay identical to the bit. Not written, it is `portable` where `cluster.device` is
+    a CPU: there the kernels with the same bits on any processor are also the faster ones."""
     threads: Annotated[Threads, Field(le=1_024)] = 1
     """Products round differently with another number of threads. Compute threads of each rank: matrix products round
-    differently with another number."""
+    differently with another number. At level portable they do not, and all cores are used."""
+
+    @property
+    def portable(self) -> bool:
+        """Whether results do not depend on the processor either."""
+        return self.level == "portable"
 
 
 class Experiment(Section):
@@ -212,6 +219,33 @@ class Experiment(Section):
     """Where it runs."""
     reproducibility: Reproducibility = Reproducibility()
     """What may change without changing a bit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _level_follows_the_device(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("cluster"), dict):
+            return values
+        stated = values.get("reproducibility", {})
+        if values["cluster"].get("device") != "cpu" or not isinstance(stated, dict) or "level" in stated:
+            return values
+        return values | {"reproducibility": stated | {"level": "portable"}}
+
+    @model_validator(mode="after")
+    def _kernels_are_portable(self) -> Self:
+        if not self.reproducibility.portable:
+            return self
+        for name, phase in (("pretraining", self.pretraining), ("finetuning", self.finetuning)):
+            if phase.parallelism.compile:
+                raise ValueError(
+                    f"{name}.parallelism.compile makes other kernels on each processor: leave it out, or write "
+                    "reproducibility.level topology"
+                )
+        if (backend := self.architecture.attention.backend) != "auto":
+            raise ValueError(
+                f"architecture.attention.backend {backend} differs between processors: write auto, or "
+                "reproducibility.level topology"
+            )
+        return self
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

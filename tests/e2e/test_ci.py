@@ -15,7 +15,7 @@ from specs.loading.settings import ROOT
 
 BIN = Path(sys.executable).parent
 WORKFLOW, GITLAB = ROOT / ".github" / "workflows" / "review.yml", ROOT / ".gitlab-ci.yml"
-LEVEL = "level: topology, "
+LEVEL = "level: portable, "
 SMOKE = "specs/experiments/smoke.yaml"
 
 # Stands in for GitHub's own command line: keeps the comments of a pull request in a file, as the API would.

@@ -209,6 +209,11 @@ def record_order(log: str) -> None:
         setattr(os, name, recorded(name, getattr(os, name)))
 
 
+def environment_variables(values: dict[str, str]) -> None:
+    """No fault: what stands in the environment of a rank."""
+    os.environ |= values
+
+
 FAULTS = {
     fault.__name__: fault
     for fault in (
@@ -225,6 +230,7 @@ FAULTS = {
         across_first,
         flip_bit,
         record_order,
+        environment_variables,
     )
 }
 

@@ -21,8 +21,9 @@ def experiment_path(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def smoke() -> Experiment:
-    """The experiment that everything is tried on."""
-    return load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml")
+    """The experiment that everything is tried on, at the level at which a backend and threads matter."""
+    plain = load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml").model_dump(mode="json")
+    return Experiment.model_validate(plain | {"reproducibility": {"level": "topology", "threads": 1}})
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def test_a_misspelt_key_is_placed_and_the_meant_one_named(refused: Callable[[str
         ("threads: 1", "threads: true", "reproducibility.threads"),
         ("micro_batches: 4", "micro_batches: 6", "micro_batches 6 is not a power of two"),
         ("precision: {compute: bf16, wire", "precision: {compute: fp32, wire", "wire bf16 would round"),
-        ("level: topology", "level: cosmic", "must be data, restart or topology, not 'cosmic'"),
+        ("level: portable", "level: cosmic", "must be data, restart, topology or portable, not 'cosmic'"),
         ("../corpora/smoke-code.yaml", "../corpora/absent.yaml", "there is no file"),
         ("tokens: 1.5M", "tokens: 3 apples", "unknown unit 'apples'"),
         ("devices: 2, devices_per_node: 2", "devices: 3, devices_per_node: 3", "cannot be dealt to 3 devices"),
