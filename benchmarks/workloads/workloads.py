@@ -154,7 +154,7 @@ def stepping(inputs: Inputs, folder: Path) -> Iterator[Work]:
         yield Work(lambda: first_step(run, micro_batches), 10 * 256, "tokens", extra=run)
 
 
-def sampler(architecture: "Architecture", folder: Path) -> "Transformer":
+def sampler(architecture: "Architecture", folder: Path, *, portable: bool = False) -> "Transformer":
     """A model with the weights of the beginning, loaded as the sampling stage loads it."""
     import torch
     from safetensors.torch import save_file
@@ -172,11 +172,11 @@ def sampler(architecture: "Architecture", folder: Path) -> "Transformer":
         for name, shape in shapes.items()
     }
     save_file(weights, RunFolder(folder).weights)
-    return load_for_sampling(RunFolder(folder).weights, architecture, VOCABULARY_OF_SAMPLER)
+    return load_for_sampling(RunFolder(folder).weights, architecture, VOCABULARY_OF_SAMPLER, portable=portable)
 
 
 @contextlib.contextmanager
-def sampling(inputs: Inputs, folder: Path) -> Iterator[Work]:
+def sampling(inputs: Inputs, folder: Path, *, portable: bool = False) -> Iterator[Work]:
     """Sixteen prompts, continued sixteen at a time by 32 tokens each."""
     import torch
 
@@ -184,7 +184,7 @@ def sampling(inputs: Inputs, folder: Path) -> Iterator[Work]:
 
     torch.set_num_threads(1)
     experiment = load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml")
-    model = sampler(experiment.architecture, folder)
+    model = sampler(experiment.architecture, folder, portable=portable)
     prompts = [[16 + (7 * row + 3 * place) % 4_000 for place in range(40 + row)] for row in range(16)]
 
     def continued() -> list[list[int]]:
