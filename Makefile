@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test test-cluster check bench lock clean
+.PHONY: help install repro test test-cluster test-processors check bench lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +33,9 @@ test-cluster: $(STAMP) ## training through a real SLURM of two nodes on this mac
 	    || { echo "test-cluster: not run: apt-get gives no slurm-wlm and munge here"; exit 0; }; \
 	fi; \
 	pytest -m cluster tests/e2e/cluster --durations 0
+
+test-processors: $(STAMP) ## the same bits on emulated processors: Haswell, Zen, aarch64 (as root, with qemu-user)
+	$(BIN)/python tests/model/portable/emulated.py scratch/aarch64
 
 check: $(STAMP) ## what CI holds the code to, tests aside
 	ruff check .
