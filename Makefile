@@ -22,6 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 repro: $(STAMP) ## fresh clone to report: every stage of the experiments in the lock
 	dvc repro
 	@twice results artifacts
+	@twice published
 
 test: $(STAMP) ## fresh clone to green: the test suite, on two cores
 	pytest --numprocesses 2 --dist loadfile

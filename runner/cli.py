@@ -116,6 +116,19 @@ def schema(only_check: bool) -> None:
         click.echo(f"specs/schema.json {'written' if write_schema() else 'unchanged'}")
 
 
+@main.command(epilog="Example: twice published --check")
+@click.option("--check", "only_check", is_flag=True, help="Exit code 1 if an artifact is another one.")
+def published(only_check: bool) -> None:
+    """Say whether the artifacts that lie here are those that this commit published in its dvc.lock."""
+    from specs.common.checkout import require_inside
+    from specs.review.published import artifacts, told
+
+    require_inside()
+    found = artifacts()
+    click.echo("\n".join(told(found)))
+    sys.exit(1 if only_check and not all(artifact.same for artifact in found) else 0)
+
+
 @main.command(epilog="Examples: twice new mine --from smoke; twice new mine --corpus notes --licence MIT")
 @click.argument("name")
 @click.option("--from", "base", default="smoke", show_default=True, help="Experiment whose values to begin with.")
