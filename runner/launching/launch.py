@@ -65,10 +65,9 @@ def ranks_of_node(profile: Profile, ranks: int, devices_per_node: int) -> int:
     if isinstance(profile, Local):
         return ranks
     per_node = min(ranks, profile.ranks_per_node or devices_per_node)
-    if ranks % per_node or per_node & (per_node - 1):
+    if ranks % per_node:
         raise UserError(
-            f"{ranks} ranks do not fill nodes of {per_node}: ranks_per_node of the cluster profile must be a power of "
-            "two that divides them"
+            f"{ranks} ranks do not fill nodes of {per_node}: ranks_per_node of the cluster profile must divide them"
         )
     return per_node
 

@@ -14,18 +14,10 @@ from specs.common.tables import bar, duration, number, short, size, table
 from specs.estimates.counts import flops_per_sequence, parameters
 from specs.estimates.devices import device
 from specs.estimates.disk import sizes
+from specs.estimates.efficiency import Efficiency, expected_efficiency
+from specs.estimates.fit import devices_for, smallest_change
 from specs.estimates.memory import gib
-from specs.estimates.plan import (
-    ENERGY_PRICE,
-    Efficiency,
-    Plan,
-    expected_efficiency,
-    fits_nowhere,
-    plan,
-    plans,
-    smallest_change,
-    topology_note,
-)
+from specs.estimates.plan import ENERGY_PRICE, Plan, fits_nowhere, plan, plans, topology_note
 from specs.schema.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -48,11 +40,10 @@ def placed(experiment: Experiment, devices: int | None, kind: str | None) -> Exp
         changed["device"] = device(kind).name
     if devices is not None:
         micro_batches = experiment.pretraining.micro_batches
-        if devices < 1 or devices & (devices - 1) or micro_batches % devices:
-            raise UserError(
-                f"{micro_batches} micro-batches cannot be dealt to {devices} devices: "
-                f"give a power of two, at most {micro_batches}"
-            )
+        if not 1 <= devices <= micro_batches:
+            raise UserError(f"{devices} devices for {micro_batches} micro-batches: give 1 to {micro_batches}")
+        if devices > (of_node := experiment.cluster.devices_per_node) and devices % of_node:
+            raise UserError(f"{devices} devices do not fill nodes of {of_node}: give a multiple of {of_node}")
         changed["devices"] = devices
     return experiment.model_copy(update={"cluster": experiment.cluster.model_copy(update=changed)})
 
@@ -211,9 +202,21 @@ def _costs(experiment: Experiment, chosen: Plan, energy_price: float) -> list[st
         cost = chosen.kilowatt_hours * energy_price
         note = f"${cost:,.0f} at ${energy_price:.2f}/kWh; {chosen.power:,.0f} W a device, host included"
         rows.append(["energy", f"{chosen.kilowatt_hours:,.4g} kWh", note])
+    if chosen.idle:
+        rows.append(["devices without work", f"{chosen.idle:.0%}", _better(experiment, chosen)])
     outside = f"of these from other nodes: {size(chosen.outside)}"
     rows.append(["network, a step", size(chosen.traffic), f"received by each device; {outside}"])
     return table(rows, right=(1,))
+
+
+def _better(experiment: Experiment, chosen: Plan) -> str:
+    """Numbers of devices that do as much with fewer, or more with a few more."""
+    as_fast = devices_for(experiment, chosen.sub_steps)
+    less = f"{as_fast} devices are as fast" if as_fast < chosen.devices else ""
+    faster = devices_for(experiment, chosen.sub_steps - 1) if chosen.sub_steps > 1 else 0
+    share = (chosen.sub_steps - 1) / chosen.sub_steps
+    more = f"{faster} compute a step in {share:.0%} of the time" if faster > chosen.devices else ""
+    return "; ".join(filter(None, (less, more)))
 
 
 def _share(efficiency: Efficiency) -> str:
@@ -247,6 +250,8 @@ def _plain(each: Plan, energy_price: float) -> dict[str, Any]:
     energy = each.kilowatt_hours
     return {
         "devices": each.devices,
+        "micro_batches_of_a_device": each.sub_steps,
+        "idle_share": each.idle,
         "sharding": each.label,
         "fits": each.fits,
         "peak_bytes": each.memory.peak,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -27,8 +28,11 @@ from torch.utils._pytree import tree_leaves
 from runner.training.build import build
 from runner.training.data_loader import MicroBatch
 from runner.training.device import kind_of
+from runner.training.job import require_ranks
+from runner.training.sharding import ShardedModel
 from runner.training.step import train_step
 from specs.common.errors import UserError
+from specs.estimates.counts import sub_steps
 from specs.schema.experiment import Device
 from specs.schema.training import Architecture, Training
 
@@ -36,8 +40,12 @@ aten = torch.ops.aten
 
 # Where a storage was allocated, by the innermost frame that tells: (part of a file's name, functions or none) -> label.
 _PLACES: tuple[tuple[str, frozenset[str] | None, str | None], ...] = (
-    ("runner/training/reduction.py", frozenset({"allocate"}), "gradients"),
-    ("runner/training/reduction.py", frozenset({"__call__", "_exchange", "_folded", "add"}), "order-fixed reduction"),
+    ("runner/training/reduction.py", frozenset({"allocate", "take"}), "gradients"),
+    (
+        "runner/training/reduction.py",
+        frozenset({"__call__", "_receive", "_exchange", "_all_to_all", "add", "detach"}),
+        "order-fixed reduction",
+    ),
     ("runner/training/reduction.py", None, "gradient norm"),
     ("runner/training/optimizer.py", frozenset({"__init__"}), "optimizer state"),
     ("runner/training/optimizer.py", None, "optimizer update"),
@@ -200,11 +208,7 @@ def simulate(
     order-fixed one, for comparison. Raises UserError where the micro-batches cannot be dealt to the ranks, or a process
     group exists already.
     """
-    if ranks & (ranks - 1) or training.micro_batches % ranks:
-        raise UserError(
-            f"{training.micro_batches} micro-batches cannot be dealt to {ranks} ranks: "
-            f"give a power of two, at most {training.micro_batches}"
-        )
+    require_ranks(training, ranks)
     if dist.is_initialized():
         raise UserError("a process group exists already: simulate in a process of its own")
     # Compiled layers allocate otherwise, and compiling them is not traced.
@@ -219,10 +223,9 @@ def simulate(
         stack.enter_context(trace.resizing())
         model, optimizer = build(architecture, vocab_size, eager, mesh, kernels=kind_of(device))
         if stock:
-            for module in model.modules():
-                module.set_custom_reduce_scatter(_fsdp_collectives.DefaultReduceScatter())
+            _reduce_as_fsdp_does(model, sub_steps(training, ranks))
         shape = (training.micro_batch_size, architecture.context_length)
-        micro_batches = [_micro_batch(shape) for _ in range(training.micro_batches // ranks)]
+        micro_batches = [_micro_batch(shape) for _ in range(sub_steps(training, ranks))]
         train_step(model, optimizer, eager, micro_batches, 1, training.optimizer.lr)
     counter = trace.counter
     components: Counter[str] = Counter()
@@ -230,6 +233,15 @@ def simulate(
         components[allocation.label] += allocation.bytes
     alike = sorted(Counter(counter.at_peak).items(), key=lambda each: (-each[0].bytes, -each[1]))
     return Simulation(counter.peak, dict(components.most_common()), counter.highest, alike[:10], counter.operations)
+
+
+def _reduce_as_fsdp_does(model: ShardedModel, sub_steps: int) -> None:
+    """FSDP's own reduce-scatter, which adds to the gradients of the sub-steps before."""
+    for module in model.modules():
+        module.set_custom_reduce_scatter(_fsdp_collectives.DefaultReduceScatter())
+    done = count(1)
+    accumulate = lambda: model.take_gradients() if next(done) == sub_steps else []  # noqa: E731
+    model.accumulate = accumulate  # type: ignore[method-assign]
 
 
 def _micro_batch(shape: tuple[int, int]) -> MicroBatch:

@@ -44,7 +44,11 @@ class DataLoader:
         self._ahead: tuple[tuple[int, int, int], Future[list[MicroBatch]]] | None = None
 
     def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
-        """Micro-batches j * ranks + rank, for j = 0, 1, ..., of a step (from 0). Reads those of the next step ahead."""
+        """Micro-batches j * ranks + rank, for j = 0, 1, ..., of a step (from 0), the same number on every rank.
+
+        Where there is none so high, the last one takes its place, and nothing of it is learnt: passes through a sharded
+        model need every rank. Reads those of the next step ahead.
+        """
         wanted, ahead = (step, rank, ranks), self._ahead
         micro_batches = ahead[1].result() if ahead and ahead[0] == wanted else self._read(*wanted)
         following = (step + 1, rank, ranks)
@@ -52,7 +56,12 @@ class DataLoader:
         return micro_batches
 
     def _read(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
-        return [self._micro_batch(rows) for rows in self._rows(step)[rank::ranks]]
+        rows = self._rows(step)
+        sub_steps = -(-len(rows) // ranks)
+        read = [self._micro_batch(rows[min(j * ranks + rank, len(rows) - 1)]) for j in range(sub_steps)]
+        if (sub_steps - 1) * ranks + rank >= len(rows):
+            read[-1].learnt[:] = False
+        return read
 
     def rows_digest(self, step: int) -> str:
         """sha256 over the row numbers (int64, little endian) of a step, in the order of its micro-batches."""

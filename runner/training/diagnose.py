@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from runner.training.data_loader import MicroBatch
 from runner.training.sharding import ShardedModel
 from specs.common.errors import UserError
+from specs.schema.training import Training
 
 
 def diagnose_nonfinite(
     model: ShardedModel,
-    chunk: int,
+    training: Training,
     micro_batches: list[MicroBatch],
     step: int,
     targets: int,
@@ -25,18 +26,18 @@ def diagnose_nonfinite(
     """The error that names what is not finite: step, micro-batch, and the first module or tensor.
 
     The step's micro-batches are computed again: they give the same bits. micro_batches: this rank's; losses: of all
-    micro-batches of the step; squares: squared norm of each parameter's gradient; chunk: as in `Transformer.loss`.
+    micro-batches of the step; squares: squared norm of each parameter's gradient.
     """
     bad = next((number for number, loss in enumerate(losses) if not math.isfinite(loss)), None)
     if bad is not None:
-        module = _first_broken_output(model, micro_batches[bad // model.ranks], targets, chunk)
+        module = _first_broken_output(model, micro_batches[bad // model.ranks], targets, training.loss_chunk)
         by_rank: list[Any] = [None] * model.ranks
         dist.all_gather_object(by_rank, module, group=model.group)
         what = f"the loss of micro-batch {bad} is not finite, from {by_rank[bad % model.ranks]} on"
     else:
         names = [shard.name for shard in model.shards]
         tensor = next((name for name, square in zip(names, squares, strict=True) if not math.isfinite(square)), None)
-        broken = _first_broken_micro_batch(model, micro_batches, targets, chunk)
+        broken = _first_broken_micro_batch(model, training, micro_batches, targets)
         source = "the sum over micro-batches, each of them finite" if broken is None else f"micro-batch {broken}"
         what = f"the gradient of {tensor or 'all tensors together'} is not finite, from {source}"
     return UserError(f"step {step}: {what}; nothing was updated. The last checkpoint is whole: lower lr or clip_norm")
@@ -63,17 +64,21 @@ def _first_broken_output(model: ShardedModel, micro_batch: MicroBatch, targets: 
 
 
 def _first_broken_micro_batch(
-    model: ShardedModel, micro_batches: list[MicroBatch], targets: int, chunk: int
+    model: ShardedModel, training: Training, micro_batches: list[MicroBatch], targets: int
 ) -> int | None:
     """Number of the first micro-batch with a gradient that is not finite; none where each is finite alone."""
-    reduction, ranks = model.reduction, model.ranks
-    reduction.watch = True
+    ranks = model.ranks
     for number, micro_batch in enumerate(micro_batches):
-        reduction.broken.clear()
-        model.loss(micro_batch, targets, chunk).backward()  # type: ignore[no-untyped-call]
-        finite = all(bool(gradient.isfinite().all()) for gradient in model.take_gradients())
+        leaves = min(training.micro_batches - number * ranks, ranks)
+        model.begin(0, leaves)  # a step of one sub-step
+        for reduction in model.reductions:
+            reduction.watch, reduction.broken = True, set()
+        model.loss(micro_batch, targets, training.loss_chunk).backward()  # type: ignore[no-untyped-call]
+        finite = all(bool(gradient.isfinite().all()) for gradient in model.accumulate())
         # One rank alone sends itself nothing: its own gradient tells.
-        broken = set(reduction.broken) if ranks > 1 else set() if finite else {0}
+        broken = set[int]() if finite else {0}
+        if ranks > 1:
+            broken = set().union(*(reduction.broken for reduction in model.reductions))
         by_rank: list[Any] = [None] * ranks
         dist.all_gather_object(by_rank, broken, group=model.group)
         if senders := set().union(*by_rank):

@@ -37,11 +37,11 @@ def parse_steps(text: str, count: int, option: str) -> tuple[int, int]:
 
 
 def require_ranks(training: Training, ranks: int) -> None:
-    """Raise UserError where the micro-batches of a phase cannot be dealt to so many ranks."""
-    if ranks & (ranks - 1) or training.micro_batches % ranks:
+    """Raise UserError where there is no micro-batch for some of so many ranks."""
+    if not 1 <= ranks <= training.micro_batches:
         raise UserError(
-            f"{training.micro_batches} micro-batches cannot be dealt to {ranks} ranks: "
-            "the number of ranks must be a power of two, at most the number of micro-batches"
+            f"{ranks} ranks for {training.micro_batches} micro-batches: give any number from 1 to "
+            f"{training.micro_batches}"
         )
 
 

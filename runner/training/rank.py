@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,7 +25,7 @@ from runner.training.data_loader import DataLoader
 from runner.training.determinism import pin, pin_portable
 from runner.training.device import device_of
 from runner.training.finished import export
-from runner.training.job import LOST_PEER, STOP_SIGNALS, STOPPED, Job
+from runner.training.job import LOST_PEER, STOP_SIGNALS, STOPPED, Job, require_ranks
 from runner.training.journal import Journal
 from runner.training.loop import Stopped, train
 from runner.training.run import Run
@@ -42,28 +41,13 @@ from specs.pipeline.code import require
 TOPOLOGY = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
 
 
-def usable_ranks(world: int, micro_batches: int) -> int:
-    """How many of `world` ranks can train: the largest power of two that is at most either number.
-
-    Losing nodes may leave a number that no tree over the micro-batches divides into.
-    """
-    return min(1 << (world.bit_length() - 1), micro_batches)
-
-
 def run(job: Job, watchdog: Watchdog, listener: Callable[[], bool]) -> None:
     """Train as one rank of the process group that the environment describes.
 
     Raises UserError for bad input, and `Stopped` where the run was asked to stop.
     """
     require(job.code)
-    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-    ranks = usable_ranks(world, job.training.micro_batches)
-    if rank >= ranks:
-        return _stand_by(job, listener)
-    if ranks < world and rank == 0:
-        print(
-            f"{job.stage} {job.name}: {ranks} of {world} ranks train, the others stand by", file=sys.stderr, flush=True
-        )
+    require_ranks(job.training, int(os.environ["WORLD_SIZE"]))
     device = device_of(job.device, int(os.environ.get("LOCAL_RANK", "0")))
     flags = pin(job.threads, device)
     if job.portable:
@@ -71,7 +55,7 @@ def run(job: Job, watchdog: Watchdog, listener: Callable[[], bool]) -> None:
     stall = timedelta(seconds=load_settings().stall_seconds)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     watchdog.expect("the other ranks")
-    dist.init_process_group(backend, timeout=stall, world_size=ranks, rank=rank)
+    dist.init_process_group(backend, timeout=stall)
     try:
         watchdog.expect("the state to begin with")
         parts, state = _prepare(job, device, watchdog)
@@ -90,14 +74,6 @@ def run(job: Job, watchdog: Watchdog, listener: Callable[[], bool]) -> None:
     finally:
         watchdog.expect("the end of the process group")
         dist.destroy_process_group()
-
-
-def _stand_by(job: Job, listener: Callable[[], bool]) -> None:
-    """Wait for the ranks that train: a node that leaves would look like one that was lost."""
-    folder = RunFolder(Path(job.scratch))
-    ends = [folder.finished.path, folder.failure, folder.stopped]
-    while not listener() and not any(path.exists() for path in ends):
-        time.sleep(0.2)
 
 
 def _prepare(job: Job, device: torch.device, watchdog: Watchdog) -> tuple[Run, State | None]:

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from model.decoder.transformer import Transformer
 from runner.training.data_loader import MicroBatch
-from runner.training.reduction import Nodes, TreeReduceScatter
+from runner.training.reduction import Fold, Nodes, Scratch, TreeReduceScatter
 from specs.schema.training import Parallelism, Precision
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -60,7 +60,7 @@ class ShardedModel:
         self.rank, self.ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
         self.before_micro_batch: Callable[[], None] = lambda: None
         """Called before each micro-batch: a sign that the step goes on."""
-        self.reduction = TreeReduceScatter(DTYPES[precision.wire], _nodes(mesh, per_node or self.ranks))
+        nodes = None if per_node is None else _nodes(mesh, per_node)
         policy = MixedPrecisionPolicy(
             param_dtype=DTYPES[precision.compute],
             reduce_dtype=DTYPES[precision.wire],
@@ -74,15 +74,18 @@ class ShardedModel:
         fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=policy)
         register_fsdp_forward_method(model, "loss")
         self._kept = [module for module in (model, *blocks[resharded:]) if isinstance(module, FSDPModule)]
+        self.reductions, self._scratch = [], Scratch()
         for module in self.modules():
+            self.reductions.append(TreeReduceScatter(DTYPES[precision.wire], self._scratch, nodes))
             # Setters of FSDP reach one module each: set on the root alone, gradients would be wrong without a word.
-            module.set_custom_reduce_scatter(self.reduction)
+            module.set_custom_reduce_scatter(self.reductions[-1])
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
         model.to_empty(device=self.device)
         # While parameters are gathered, the model's own list holds the gathered ones; gradients go to these.
         self._sharded = list(model.parameters())
         self.shards = list(self._shards())
+        self._fold, self._last = Fold(), True
 
     def loss(self, micro_batch: MicroBatch, targets: int, chunk: int) -> Tensor:
         """A micro-batch's share of the loss, a scalar, where `targets` are learnt in all; chunk as in the model's."""
@@ -95,6 +98,27 @@ class ShardedModel:
             scale=1.0 / targets,
             chunk=chunk,
         )
+
+    def begin(self, number: int, micro_batches: int) -> None:
+        """Begin sub-step `number` (from 0) of a step over so many micro-batches: one forward and backward pass."""
+        senders = min(micro_batches - number * self.ranks, self.ranks)
+        self._last = (number + 1) * self.ranks >= micro_batches
+        self.keep_gathered(not self._last)
+        if self._last:
+            self._scratch.clear()
+        for reduction in self.reductions:
+            reduction.begin(senders, first=number == 0, last=self._last)
+        if number == 0:
+            self._fold = Fold()
+
+    def accumulate(self) -> list[Tensor]:
+        """After the backward pass of a sub-step: this rank's gradients over all micro-batches of the step, fp32, in the
+        order of `shards`, once the last sub-step is done; none before."""
+        gradients = self.take_gradients()
+        if self.ranks == 1:  # FSDP reduces nothing then
+            self._fold.add(gradients)
+            gradients = self._fold.total() if self._last else []
+        return gradients if self._last else []
 
     def keep_gathered(self, keep: bool) -> None:
         """Whether parameters outlive the next backward pass: yes between the sub-steps of a step, no at its end."""
@@ -158,8 +182,11 @@ class ShardedModel:
 
 
 def _nodes(mesh: DeviceMesh, per_node: int) -> Nodes | None:
-    """Groups inside and across nodes; none where one stage is all there is to it: one node, or one rank in each."""
-    if per_node == 1 or per_node >= mesh.size():
+    """Groups inside and across nodes; none on one node, with one rank in each, or where the ranks of a node are no
+    subtree, since their number is no power of two or differs between nodes: then one stage takes all."""
+    by_rank: list[int] = [0] * mesh.size()
+    dist.all_gather_object(by_rank, per_node, group=mesh.get_group())
+    if per_node == 1 or per_node == mesh.size() or per_node & (per_node - 1) or len(set(by_rank)) > 1:
         return None
     grid = init_device_mesh(mesh.device_type, (mesh.size() // per_node, per_node), mesh_dim_names=("across", "inside"))
     return Nodes(inside=grid.get_group("inside"), across=grid.get_group("across"))

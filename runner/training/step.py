@@ -9,7 +9,7 @@ from torch import Tensor
 from runner.training.data_loader import MicroBatch
 from runner.training.diagnose import diagnose_nonfinite
 from runner.training.optimizer import Optimizer, clip, squared_norms, total_norm
-from runner.training.reduction import Fold, tree_sum
+from runner.training.reduction import tree_sum
 from runner.training.sharding import ShardedModel
 from specs.common.errors import UserError
 from specs.schema.training import Training
@@ -28,13 +28,13 @@ def train_step(
     targets = int(sum(count for (count,) in counts))
     if targets == 0:
         raise UserError(f"step {step}: none of its sequences has a target to learn; check the token store")
-    gradients, own_losses = fold_micro_batches(model, micro_batches, targets, training.loss_chunk)
+    gradients, own_losses = fold_micro_batches(model, training, micro_batches, targets)
     by_rank = model.gather_values(own_losses)
-    losses = [by_rank[rank][j] for j in range(len(micro_batches)) for rank in range(model.ranks)]
+    losses = [by_rank[leaf % model.ranks][leaf // model.ranks] for leaf in range(training.micro_batches)]
     squares = squared_norms(model, gradients)
     norm = total_norm(squares)
     if not all(map(math.isfinite, [*losses, norm])):
-        raise diagnose_nonfinite(model, training.loss_chunk, micro_batches, step, targets, losses, squares)
+        raise diagnose_nonfinite(model, training, micro_batches, step, targets, losses, squares)
     entry: dict[str, Any] = {"step": step, "loss": tree_sum(losses), "norm": norm, "lr": lr, "targets": targets}
     if training.skip_spikes_above is not None and norm > training.skip_spikes_above:
         return entry | {"skipped": True}
@@ -44,14 +44,14 @@ def train_step(
 
 
 def fold_micro_batches(
-    model: ShardedModel, micro_batches: list[MicroBatch], targets: int, chunk: int
+    model: ShardedModel, training: Training, micro_batches: list[MicroBatch], targets: int
 ) -> tuple[list[Tensor], list[float]]:
     """Gradient shards, folded over all micro-batches of all ranks, and the loss of each micro-batch of this rank."""
-    fold, losses = Fold(), []
-    for number, micro_batch in enumerate(micro_batches, 1):
-        model.keep_gathered(number < len(micro_batches))
-        loss = model.loss(micro_batch, targets, chunk)
+    gradients, losses = list[Tensor](), []
+    for number, micro_batch in enumerate(micro_batches):
+        model.begin(number, training.micro_batches)
+        loss = model.loss(micro_batch, targets, training.loss_chunk)
         loss.backward()  # type: ignore[no-untyped-call]
-        fold.add(model.take_gradients())
+        gradients = model.accumulate()
         losses.append(loss.detach())
-    return fold.total(), [float(loss) for loss in torch.stack(losses).tolist()]
+    return gradients, [float(loss) for loss in torch.stack(losses).tolist()]

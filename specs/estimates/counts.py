@@ -73,6 +73,11 @@ def sequences_per_step(training: Training) -> int:
     return training.micro_batches * training.micro_batch_size
 
 
+def sub_steps(training: Training, ranks: int) -> int:
+    """Micro-batches that each of so many ranks computes in a step; in the last one some ranks may have none."""
+    return -(-training.micro_batches // ranks)
+
+
 def tokens_per_step(training: Training, architecture: Architecture) -> int:
     """Tokens in the global batch."""
     return sequences_per_step(training) * architecture.context_length

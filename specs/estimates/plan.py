@@ -1,31 +1,18 @@
 """What a run will need before it is run: memory, time, traffic, money, energy, over numbers of devices."""
 
-import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from specs.common.run_folder import ENVIRONMENT, THROUGHPUT
-from specs.estimates.counts import flops_per_sequence, parameters, pretraining_steps, tokens_per_step
-from specs.estimates.devices import DEVICES, Device, nearest_published
+from specs.estimates.counts import parameters, pretraining_steps, sub_steps, tokens_per_step
+from specs.estimates.devices import DEVICES, Device
+from specs.estimates.efficiency import Efficiency, expected_efficiency
+from specs.estimates.fit import devices_for, fewest_resharded, fits, with_training
 from specs.estimates.memory import BYTES, Breakdown, breakdown, gib
-from specs.loading.settings import load_settings
 from specs.schema.experiment import Experiment
 from specs.schema.training import Parallelism
 
 ENERGY_PRICE = 0.12
 """US dollars for a kilowatt hour: an assumption, near the industrial average of the US and of Korea in 2024."""
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """Tokens a second of one device, and where the figure comes from."""
-
-    tokens_per_second: float | None
-    utilisation: float | None
-    """Model operations over peak; none where no peak is known."""
-    source: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +23,10 @@ class Plan:
     sharding: str
     resharded: int
     """Blocks that are gathered again in the backward pass, where the sharding is mixed."""
+    sub_steps: int
+    """Micro-batches that a device computes in a step."""
+    idle: float
+    """Share of the devices' time in which they have no micro-batch: the last sub-step has fewer than devices."""
     memory: Breakdown
     stock: Breakdown
     """The same with FSDP's own reduce-scatter."""
@@ -99,13 +90,16 @@ def plan(
     efficiency = efficiency or expected_efficiency(experiment)
     received, outside = traffic(experiment, ranks)
     batch = tokens_per_step(experiment.pretraining, experiment.architecture)
-    computing = batch / (efficiency.tokens_per_second * ranks) if efficiency.tokens_per_second else None
+    number, of_micro_batch = sub_steps(experiment.pretraining, ranks), batch / experiment.pretraining.micro_batches
+    computing = number * of_micro_batch / efficiency.tokens_per_second if efficiency.tokens_per_second else None
     moving = _moving(offered, received, outside)
     step = max(computing, moving) if computing is not None else None
     return Plan(
         devices=ranks,
         sharding=experiment.pretraining.parallelism.sharding,
         resharded=experiment.pretraining.parallelism.resharded_blocks,
+        sub_steps=number,
+        idle=1 - experiment.pretraining.micro_batches / (number * ranks),
         memory=memory,
         stock=stock,
         fits=offered.usable is None or memory.needed <= offered.usable,
@@ -121,7 +115,7 @@ def plan(
 
 
 def plans(experiment: Experiment, price: float | None = None) -> list[Plan]:
-    """ZeRO-2, ZeRO-3 and a mix, over every power of two of devices from one node (or device) to all micro-batches."""
+    """ZeRO-2, ZeRO-3 and a mix, over numbers of devices from one node (or device) to one micro-batch each."""
     found = []
     efficiency = expected_efficiency(experiment)
     for ranks in device_counts(experiment):
@@ -131,11 +125,12 @@ def plans(experiment: Experiment, price: float | None = None) -> list[Plan]:
 
 
 def device_counts(experiment: Experiment) -> list[int]:
-    """Powers of two of devices worth looking at: from a node (one device for small batches) to one micro-batch each."""
-    first = experiment.cluster.devices_per_node if experiment.pretraining.micro_batches > 16 else 1
-    first = min(1 << (first.bit_length() - 1), experiment.pretraining.micro_batches)
-    counts = [first << power for power in range(experiment.pretraining.micro_batches.bit_length())]
-    return [count for count in counts if count <= experiment.pretraining.micro_batches]
+    """Devices worth looking at: from a node (one device for small batches) to one micro-batch each, each time with half
+    as many micro-batches a device; and those of the spec."""
+    micro_batches, own = experiment.pretraining.micro_batches, experiment.cluster.devices
+    least = min(experiment.cluster.devices_per_node, micro_batches) if micro_batches > 16 else 1
+    counts = {devices_for(experiment, 1 << power) for power in range(micro_batches.bit_length())}
+    return sorted({count for count in counts if count >= least} | {own})
 
 
 def divisions(experiment: Experiment, ranks: int) -> Iterator[Parallelism]:
@@ -144,111 +139,9 @@ def divisions(experiment: Experiment, ranks: int) -> Iterator[Parallelism]:
     yield given.model_copy(update={"sharding": "zero2", "resharded_blocks": 0})
     half = experiment.architecture.n_layers // 2
     alone = with_training(experiment, parallelism=given.model_copy(update={"sharding": "zero2"}))
-    blocks = half if _fits(alone, ranks) else fewest_resharded(experiment, ranks) or half
+    blocks = half if fits(alone, ranks) else fewest_resharded(experiment, ranks) or half
     yield given.model_copy(update={"sharding": "mixed", "resharded_blocks": blocks})
     yield given.model_copy(update={"sharding": "zero3", "resharded_blocks": 0})
-
-
-def fewest_resharded(experiment: Experiment, ranks: int) -> int | None:
-    """The fewest blocks to gather again in the backward pass so that the peak fits; none where no number does."""
-    for blocks in range(1, experiment.architecture.n_layers + 1):
-        parallelism = experiment.pretraining.parallelism.model_copy(
-            update={"sharding": "mixed", "resharded_blocks": blocks}
-        )
-        if _fits(with_training(experiment, parallelism=parallelism), ranks):
-            return blocks
-    return None
-
-
-def smallest_change(experiment: Experiment) -> list[tuple[str, int | str, str]]:
-    """Single changes that make the pretraining fit on the published device (else the cluster's), cheapest first.
-
-    Each as field, value and what it costs.
-    """
-    training, ranks = experiment.pretraining, experiment.cluster.devices
-    found: list[tuple[str, int | str, str]] = []
-    chunk = training.loss_chunk // 2
-    while chunk >= 128:
-        if _fits(with_training(experiment, loss_chunk=chunk), ranks):
-            found.append(("pretraining.loss_chunk", chunk, "costs little: more, smaller products"))
-            break
-        chunk //= 2
-    for recompute, cost in (("selective", "repeats cheap operations"), ("full", "a third more operations")):
-        changed = training.parallelism.model_copy(update={"recompute": recompute})
-        stronger = recompute != training.parallelism.recompute and training.parallelism.recompute != "full"
-        if stronger and _fits(with_training(experiment, parallelism=changed), ranks):
-            found.append(("pretraining.parallelism.recompute", recompute, cost))
-            break
-    if training.parallelism.sharding != "zero3" and (blocks := fewest_resharded(experiment, ranks)):
-        cost = f"with sharding: mixed; {blocks} of {experiment.architecture.n_layers} blocks are gathered twice"
-        found.append(("pretraining.parallelism.resharded_blocks", blocks, cost))
-    devices = ranks * 2
-    while devices <= training.micro_batches:
-        if _fits(experiment, devices):
-            found.append(("cluster.devices", devices, "the same device-hours in less time"))
-            break
-        devices *= 2
-    half = training.micro_batch_size // 2
-    if half and _fits(
-        with_training(experiment, micro_batch_size=half, micro_batches=training.micro_batches * 2), ranks
-    ):
-        found.append(
-            ("pretraining.micro_batch_size", half, f"with micro_batches: {training.micro_batches * 2}; other bits")
-        )
-    return found
-
-
-def with_training(experiment: Experiment, **changed: object) -> Experiment:
-    """The experiment with other values in its pretraining section."""
-    return experiment.model_copy(update={"pretraining": experiment.pretraining.model_copy(update=changed)})
-
-
-def _fits(experiment: Experiment, ranks: int) -> bool:
-    usable = DEVICES[experiment.claims.fits_on or experiment.cluster.device].usable
-    return usable is None or breakdown(experiment, ranks).needed <= usable
-
-
-def expected_efficiency(experiment: Experiment, measured: Path | None = None) -> Efficiency:
-    """Tokens a second of one device: from a measured run of this experiment, else from the nearest published one."""
-    folder = measured or load_settings().folder("measured")
-    offered = DEVICES[experiment.cluster.device]
-    per_sequence = flops_per_sequence(experiment.architecture, experiment.tokenizer.vocab_size)
-    per_token = per_sequence / experiment.architecture.context_length
-    if (found := _measured(folder / f"pretrain@{experiment.name}", offered, per_token)) is not None:
-        rate, said = found
-        return Efficiency(
-            rate, rate * per_token / offered.peak if offered.peak else None, f"measured: {folder.name}/{said}"
-        )
-    count = parameters(experiment.architecture, experiment.tokenizer.vocab_size).total
-    run = nearest_published(offered.name, count, experiment.architecture.context_length)
-    if run is None or offered.peak is None or experiment.pretraining.precision.compute != "bf16":
-        return Efficiency(
-            None, None, f"unknown: no run on {offered.name} was measured here, and none is cited; run one"
-        )
-    borrowed = "" if run.device == offered.name else f", of {run.device}"
-    return Efficiency(run.utilisation * offered.peak / per_token, run.utilisation, f"published{borrowed}: {run.source}")
-
-
-def _measured(folder: Path, offered: Device, per_token: float) -> tuple[float, str] | None:
-    """Tokens a second of one rank, and in what run; none where no run was measured on such a device.
-
-    per_token: operations for a token of the spec. Where the run had others, its operations a second are kept, not its
-    tokens.
-    """
-    try:
-        throughput = json.loads((folder / THROUGHPUT).read_text("utf-8"))
-        environment = json.loads((folder / ENVIRONMENT).read_text("utf-8"))
-        rate, ranks = float(throughput["tokens_per_second"]), int(environment["ranks"])
-        had = float(throughput["flops_per_token"])
-        names = [str(name) for name in environment["devices"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    part = offered.name.split("-")[0]
-    same = not names if offered.name == "cpu" else any(part in name for name in names)
-    if not (same and rate > 0 and ranks > 0 and had > 0):
-        return None
-    another = "" if math.isclose(had, per_token) else f", scaled from {had:.4g} operations for a token"
-    return rate / ranks * had / per_token, f"{folder.name}, {ranks} ranks on this machine{another}"
 
 
 def traffic(experiment: Experiment, ranks: int) -> tuple[float, float]:
@@ -259,7 +152,7 @@ def traffic(experiment: Experiment, ranks: int) -> tuple[float, float]:
     """
     training, count = experiment.pretraining, parameters(experiment.architecture, experiment.tokenizer.vocab_size).total
     layers, in_node = experiment.architecture.n_layers, min(experiment.cluster.devices_per_node, ranks)
-    micro_batches = training.micro_batches // ranks
+    micro_batches = sub_steps(training, ranks)
     blocks = {"zero2": 0, "zero3": layers, "mixed": training.parallelism.resharded_blocks}
     share = blocks[training.parallelism.sharding] / layers
     vocabulary = experiment.tokenizer.vocab_size * experiment.architecture.d_model

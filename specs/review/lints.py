@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from specs.estimates.counts import parameters, pretraining_steps, sequences_per_step, tokens_per_step
+from specs.estimates.counts import parameters, pretraining_steps, sequences_per_step, sub_steps, tokens_per_step
 from specs.estimates.disk import packed_here
 from specs.schema.data import Corpus
 from specs.schema.experiment import Experiment
@@ -205,5 +205,16 @@ def _batch(experiment: Experiment) -> Iterator[Lint]:
         )
         yield Lint("pretraining.loss_chunk", message, "arithmetic")
     if experiment.cluster.devices_per_node & (experiment.cluster.devices_per_node - 1):
-        message = f"{experiment.cluster.devices_per_node} devices in a node are no power of two: no two-stage tree fits"
+        message = (
+            f"{experiment.cluster.devices_per_node} devices in a node are no power of two: gradients travel between "
+            "nodes before they are folded, so many times as many bytes"
+        )
         yield Lint("cluster.devices_per_node", message, "docs/reproducibility.md")
+    for phase, section in (("pretraining", experiment.pretraining), ("finetuning", experiment.finetuning)):
+        devices, number = experiment.cluster.devices, sub_steps(section, experiment.cluster.devices)
+        if (as_fast := -(-section.micro_batches // number)) < devices:
+            message = (
+                f"{devices} devices take {number} micro-batches each at most, and so do {as_fast}: the others of "
+                f"{devices} have no work in the last sub-step of a step"
+            )
+            yield Lint(f"{phase}.micro_batches", message, "docs/reproducibility.md")

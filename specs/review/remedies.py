@@ -50,7 +50,7 @@ def remedies(experiment: Experiment, name: str, claim: Claim | None) -> tuple[Re
     Empty where no value of one field does. `claim` is none for `fits_on` alone.
     """
     if claim is None:
-        from specs.estimates.plan import smallest_change
+        from specs.estimates.fit import smallest_change
 
         return tuple(Remedy(field, value, note=note) for field, value, note in smallest_change(experiment))
     low, high = sorted((claim.value * (1 - claim.within), claim.value * (1 + claim.within)))
@@ -95,15 +95,13 @@ def _linear(
 
 
 def _batch(experiment: Experiment, target: float, low: float, high: float) -> tuple[Remedy, ...]:
-    """Micro-batches are a power of two and at least the devices; sequences in a micro-batch are any number."""
+    """Micro-batches are at least the devices, and a multiple of them where one meets the claim; sequences in a
+    micro-batch are any number."""
     training, length = experiment.pretraining, experiment.architecture.context_length
-    micro_batches = 2 ** max(round(math.log2(max(target / (training.micro_batch_size * length), 1))), 0)
+    devices, tokens = experiment.cluster.devices, training.micro_batch_size * length
     found = []
-    if (
-        low <= micro_batches * training.micro_batch_size * length <= high
-        and micro_batches >= experiment.cluster.devices
-    ):
-        found.append(Remedy("pretraining.micro_batches", micro_batches, note="a power of two"))
+    remedy = _linear("pretraining.micro_batches", tokens, 0, target, max(low, devices * tokens), high, (devices, 1))
+    found += [remedy] if remedy else []
     per_micro_batch = training.micro_batches * length
     first, last = max(math.ceil(low / per_micro_batch), 1), math.floor(high / per_micro_batch)
     if first <= last:

@@ -250,11 +250,10 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         for phase_name, phase in (("pretraining", self.pretraining), ("finetuning", self.finetuning)):
-            ranks = self.cluster.devices
-            if phase.micro_batches % ranks or ranks & (ranks - 1):
+            if phase.micro_batches < self.cluster.devices:
                 raise ValueError(
-                    f"{phase_name}.micro_batches {phase.micro_batches} cannot be dealt to {ranks} devices: "
-                    "the number of devices must be a power of two, at most the number of micro-batches"
+                    f"{phase_name}.micro_batches {phase.micro_batches} leave some of {self.cluster.devices} devices "
+                    f"without one: write cluster.devices: {phase.micro_batches} or fewer"
                 )
         for path, corpus in (("corpus", self.corpus), ("finetuning.corpus", self.finetuning.corpus)):
             clean = {benchmark.name for benchmark in corpus.decontaminate.against}

@@ -203,14 +203,6 @@ class Training(Section):
     skip_spikes_above: Annotated[Real, Field(gt=0)] | None = None
     """Gradient norm from which a step's update is left out (and recorded); none leaves out nothing."""
 
-    @model_validator(mode="after")
-    def _micro_batches_form_a_tree(self) -> Self:
-        if self.micro_batches & (self.micro_batches - 1):
-            raise ValueError(
-                f"micro_batches {self.micro_batches} is not a power of two: reductions fold them in a balanced tree"
-            )
-        return self
-
 
 class Pretraining(Training):
     """Next-token prediction over the corpus."""

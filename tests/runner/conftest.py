@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,8 @@ Compute = Callable[..., Outcome]
 MakeJob = Callable[..., Path]
 
 
-def write_store(path: Path, rows: int = ROWS, **facts: Any) -> Path:
+def write_store(path: Path, rows: int = ROWS, learnt: float = 1.0, **facts: Any) -> Path:
+    """Random rows of documents; of a row's targets up to a share `learnt` is learnt, where it is below 1."""
     random = np.random.default_rng(1)
     with StoreWriter(path, CONTEXT) as writer:
         for row in range(rows):
@@ -93,6 +94,8 @@ def write_store(path: Path, rows: int = ROWS, **facts: Any) -> Path:
                 tokens[7] = RARE
             documents = (random.random(CONTEXT + 1) < 0.1).cumsum().astype(np.uint16)
             loss = np.append(0, documents[1:] == documents[:-1]).astype(np.uint8)
+            if learnt < 1:
+                loss &= random.random(CONTEXT + 1) < random.choice([0, learnt, 1])
             writer.append(Rows(tokens, documents, loss), [])
         source = {"name": "one", "start": 0, "stop": rows, "weight": 1}
         stated = {"vocab_size": VOCABULARY, "tokenizer_sha256": "0" * 64, "loss": "all", "template": "turns-v1"}
@@ -152,18 +155,20 @@ def _server() -> Iterator["subprocess.Popen[str]"]:
 
 @pytest.fixture(scope="session")
 def compute(_server: "subprocess.Popen[str]") -> Compute:
-    """Compute a job on so many ranks, as torchrun would start them, with a fault on one rank (None: on all)."""
+    """Compute a job on so many ranks of one node, or of each node, as torchrun would start them.
+
+    `fault` befalls one rank (None: all).
+    """
 
     def run(
         job: Path,
-        ranks: int = 1,
+        ranks: int | Sequence[int] = 1,
         fault: str | None = None,
         argument: Any = None,
         rank: int | None = None,
-        per_node: int | None = None,
     ) -> Outcome:
         (job.parent / "failure.txt").unlink(missing_ok=True)
-        request = {"job": str(job), "ranks": ranks, "per_node": per_node or ranks}
+        request = {"job": str(job), "nodes": [ranks] if isinstance(ranks, int) else ranks}
         request |= {"fault": fault, "argument": argument, "rank": rank}
         assert _server.stdin and _server.stdout
         _server.stdin.write(json.dumps(request) + "\n")

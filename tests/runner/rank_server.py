@@ -1,6 +1,6 @@
 """Starts ranks quickly: imports torch once, then forks `runner.training.rank` for each request on standard input.
 
-A request is a line of JSON: job, ranks, per_node, rank (which one the fault befalls), fault and its argument. The
+A request is a line of JSON: job, nodes (ranks of each), rank (which one the fault befalls), fault and its argument. The
 answer is one too: the exit code of each rank (negative: killed by that signal), and the log of what they printed.
 """
 
@@ -34,10 +34,12 @@ from specs.pipeline.stage import end_with_parent
 def stock(argument: Any) -> None:
     """FSDP's own kind of reduction: a collective adds, in an order of its own."""
 
-    def reduce_scatter(self, output_tensor, input_tensor, group, op, async_op=False):
-        dist.reduce_scatter(output_tensor, list(input_tensor.chunk(group.size())), group=group)
+    def receive(self, pieces, group):
+        sums = pieces.new_empty(pieces.numel() // group.size(), dtype=torch.float32)
+        dist.reduce_scatter(sums, list(pieces.float().chunk(group.size())), group=group)
+        return sums[None]
 
-    reduction.TreeReduceScatter.__call__ = reduce_scatter
+    reduction.TreeReduceScatter._receive = receive
 
 
 def die(where: tuple[int, int]) -> None:
@@ -163,15 +165,34 @@ def clock_jumps(seed: int) -> None:
 
 def across_first(argument: Any) -> None:
     """Fold what the nodes send before what the ranks of a node send."""
-    folded = reduction._folded
 
-    def call(self, output_tensor, input_tensor, group, op, async_op=False):
-        received = torch.empty_like(input_tensor)
-        dist.all_to_all_single(received, input_tensor, group=group)
-        pieces = received.view(self.nodes.across.size(), self.nodes.inside.size(), -1)
-        output_tensor.copy_(folded(torch.stack([folded(same_place) for same_place in pieces.unbind(1)])))
+    def receive(self, pieces, group):
+        of_rank = self._exchange(pieces, group, 0).view(self.nodes.across.size(), self.nodes.inside.size(), -1)
+        return of_rank.float().sum(0)  # two nodes: one addition for each pair of ranks in the same place
 
-    reduction.TreeReduceScatter.__call__ = call
+    reduction.TreeReduceScatter._receive = receive
+
+
+def reversed_pieces(argument: Any) -> None:
+    """Fold the pieces of a sub-step from the last rank to the first."""
+    real = reduction.TreeReduceScatter._receive
+    reduction.TreeReduceScatter._receive = lambda self, pieces, group: real(self, pieces, group).flip(0)
+
+
+def idle_ranks_learn(argument: Any) -> None:
+    """Ranks without a micro-batch in the last sub-step repeat the last one, and all that is sent is folded."""
+    begin = reduction.TreeReduceScatter.begin
+    read = DataLoader._read
+
+    def all_send(self, senders, **which):
+        begin(self, int(os.environ["WORLD_SIZE"]), **which)
+
+    def repeated(self, step, rank, ranks):
+        batches = read(self, step, rank, ranks)
+        return [b if b.count else self._micro_batch(self._rows(step)[-1]) for b in batches]
+
+    reduction.TreeReduceScatter.begin = all_send
+    DataLoader._read = repeated
 
 
 def flip_bit(where: tuple[int, int, int, int]) -> None:
@@ -228,6 +249,8 @@ FAULTS = {
         stalled_rank,
         clock_jumps,
         across_first,
+        reversed_pieces,
+        idle_ranks_learn,
         flip_bit,
         record_order,
         environment_variables,
@@ -240,12 +263,13 @@ def serve(request: dict[str, Any], log: Path) -> list[int]:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     children = []
-    for rank in range(request["ranks"]):
+    nodes = [(size, local) for size in request["nodes"] for local in range(size)]
+    for rank, (size, local) in enumerate(nodes):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                code = be_rank(request, rank, port, log)
+                code = be_rank(request, rank, size, local, port, log)
             finally:
                 sys.stderr.flush()
                 os._exit(code)
@@ -257,16 +281,16 @@ def serve(request: dict[str, Any], log: Path) -> list[int]:
     return [statuses[child] for child in children]
 
 
-def be_rank(request: dict[str, Any], rank: int, port: int, log: Path) -> int:
+def be_rank(request: dict[str, Any], rank: int, size: int, local: int, port: int, log: Path) -> int:
     end_with_parent()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ |= {
         "RANK": str(rank),
-        "LOCAL_RANK": str(rank % request["per_node"]),
-        "LOCAL_WORLD_SIZE": str(request["per_node"]),
-        "WORLD_SIZE": str(request["ranks"]),
+        "LOCAL_RANK": str(local),
+        "LOCAL_WORLD_SIZE": str(size),
+        "WORLD_SIZE": str(sum(request["nodes"])),
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",

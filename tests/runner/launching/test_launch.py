@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from runner.launching.cluster import Local, Nodes, load_profile
 from runner.launching.launch import ranks_of_node, render
 from runner.launching.node import read_job
-from runner.training.rank import usable_ranks
 from specs.common.errors import UserError
 
 MakeJob = Callable[..., Path]
@@ -144,14 +141,6 @@ def _listens(port: int) -> bool:
 def _rank(process: int) -> int:
     words = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
     return int(next(word for word in words if word.startswith(b"RANK=")).removeprefix(b"RANK="))
-
-
-@given(world=st.integers(1, 300), depth=st.integers(0, 8))
-def test_usable_ranks_fold_the_micro_batches(world: int, depth: int) -> None:
-    micro_batches = 2**depth
-    ranks = usable_ranks(world, micro_batches)
-    assert ranks <= world and micro_batches % ranks == 0
-    assert 2 * ranks > min(world, micro_batches), "no more would fit"
 
 
 def test_profiles_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runner.cli import main
-from specs.estimates.counts import flops_per_sequence
-from specs.estimates.plan import device_counts, expected_efficiency, plan, plans, traffic
+from specs.estimates.counts import flops_per_sequence, sub_steps
+from specs.estimates.efficiency import expected_efficiency
+from specs.estimates.fit import devices_for
+from specs.estimates.plan import device_counts, plan, plans, traffic
 from specs.loading.load import load_experiment
 from specs.loading.settings import ROOT
 from specs.schema.experiment import Experiment
@@ -44,15 +48,43 @@ def test_every_shipped_spec_has_a_plan(path: Path) -> None:
 def test_64_devices_do_not_fit_and_what_would_is_said() -> None:
     code, output = twice("plan", str(SPECS / "code-34b.yaml"), "--devices", "64")
     assert code == 1
-    for words in ("does not fit", "What would make it fit", "cluster.devices: 128", "level topology adds"):
+    for words in ("does not fit", "What would make it fit", "cluster.devices: 256", "level topology adds"):
         assert words in output
+
+
+def test_devices_without_work_are_told_and_better_numbers_named(code_34b: Experiment) -> None:
+    _, output = twice("plan", str(SPECS / "code-34b.yaml"), "--devices", "200", "--format", "json")
+    plain = json.loads(output)["plan"]
+    assert plain["micro_batches_of_a_device"] == 2 and plain["idle_share"] == pytest.approx(1 - 256 / 400)
+    assert (
+        "128 devices are as fast; 256 compute a step in 50% of the time"
+        in twice("plan", str(SPECS / "code-34b.yaml"), "--devices", "200")[1]
+    )
+    assert "without work" not in twice("plan", str(SPECS / "code-34b.yaml"))[1]
+
+
+@given(micro_batches=st.integers(1, 300), devices=st.integers(1, 300), of_node=st.sampled_from([1, 8]))
+def test_numbers_of_devices_are_the_fewest_for_their_sub_steps(
+    micro_batches: int, devices: int, of_node: int, code_34b: Experiment
+) -> None:
+    devices = min(devices, micro_batches)
+    phase = code_34b.pretraining.model_copy(update={"micro_batches": micro_batches})
+    cluster = code_34b.cluster.model_copy(update={"devices": devices, "devices_per_node": of_node})
+    experiment = code_34b.model_copy(update={"pretraining": phase, "cluster": cluster})
+    number = sub_steps(phase, devices)
+    fewest = devices_for(experiment, number)
+    assert 1 <= fewest <= micro_batches and sub_steps(phase, fewest) <= number
+    assert of_node > 1 or fewest == 1 or sub_steps(phase, fewest - 1) > number
+    for count in device_counts(experiment):
+        assert 1 <= count <= micro_batches
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--device", "V100"], "nothing is known of device 'V100'"),
-        (["--devices", "3"], "cannot be dealt to 3 devices"),
+        (["--devices", "257"], "257 devices for 256 micro-batches: give 1 to 256"),
+        (["--devices", "12"], "12 devices do not fill nodes of 8: give a multiple of 8"),
         (["--picture", "x.png"], "write a picture as .svg or .html"),
     ],
 )

@@ -47,15 +47,18 @@ COMBINATIONS = [
     ("grouped", "zero3", 0, "full", 16, 1),
     ("tied", "zero2", 0, "full", 16, 1),
     ("tied", "zero3", 0, "none", 4, 4),
+    # Numbers of ranks that leave some without a micro-batch in the last sub-step: 16 and 20 micro-batches.
+    ("1b", "zero2", 0, "full", 6, 16 / 6),
+    ("1b", "zero3", 0, "full", 3, 20 / 3),
 ]
 EXPERIMENTS = sorted((ROOT / "specs" / "experiments").glob("*.yaml"))
 
 
-def training(sharding: str, blocks: int, recompute: str, ranks: int, micro_batches: int, **more: Any) -> Pretraining:
+def training(sharding: str, blocks: int, recompute: str, ranks: int, micro_batches: float, **more: Any) -> Pretraining:
     parallelism = {"sharding": sharding, "resharded_blocks": blocks, "recompute": recompute}
     return Pretraining(
         tokens=1_000_000_000,
-        micro_batches=ranks * micro_batches,
+        micro_batches=round(ranks * micro_batches),
         optimizer=AdamW(lr=1e-4),
         schedule=Schedule(warmup_steps=1),
         precision=Precision(compute="bf16", wire="bf16"),

@@ -34,10 +34,10 @@ def test_killed_anywhere_and_resumed_on_other_ranks(
     job = make_job()
     # The second kill is at the first one's step or later: the run goes on from a checkpoint before.
     for step in sorted(chance.choices(range(7), k=2)):
-        ranks = chance.choice([1, 2, 4])
+        ranks = chance.choice([1, 2, 3, 5])
         killed = compute(job, ranks, fault="die", argument=[step, _calls(chance, step)], rank=chance.randrange(ranks))
         assert -9 in killed.codes, killed.log
-    assert compute(job, chance.choice([1, 2, 4])).digests() == reference.digests()
+    assert compute(job, chance.choice([1, 2, 3, 5])).digests() == reference.digests()
 
 
 SHARD_BYTES = 60_000
@@ -54,11 +54,24 @@ def fifty(compute: Compute, make_job: MakeJob) -> Any:
 @pytest.mark.parametrize("seed", range(20))
 def test_twenty_kills_in_fifty_steps(seed: int, compute: Compute, make_job: MakeJob, fifty: Any) -> None:
     chance = random.Random(seed)
-    job, ranks = make_job(FIFTY), chance.choice([1, 2, 4])
+    job, ranks = make_job(FIFTY), chance.randint(1, 8)
     where = [chance.randrange(1, 46), chance.randrange(1, 3_000)]
     killed = compute(job, ranks, fault="die", argument=where, rank=chance.randrange(ranks))
     assert -9 in killed.codes, killed.log
-    assert compute(job, chance.choice([1, 2, 4, 8])).digests() == fifty.digests()
+    assert compute(job, chance.randint(1, 8)).digests() == fifty.digests()
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1800)
+def test_one_run_killed_twenty_times_on_as_many_divisions(compute: Compute, make_job: MakeJob) -> None:
+    """Twelve micro-batches, from one rank to eight, on one node or on two of different size."""
+    chance, changes = random.Random(0), {"training.micro_batches": 12, "steps": 44, "training.checkpoints.every": 1}
+    job = make_job(changes)
+    for step in range(2, 42, 2):
+        layout = chance.choice([[1], [2], [3], [5], [6], [7], [8], [3, 2], [2, 2], [1, 4]])
+        killed = compute(job, layout, fault="die", argument=[step, chance.randrange(1, 3_000)], rank=0)
+        assert -9 in killed.codes, killed.log
+    assert compute(job, [4, 3]).digests() == compute(make_job(changes), 1).digests()
 
 
 def test_stopped_as_asked_and_resumed(compute: Compute, begun: Path, reference: Any) -> None:

@@ -23,12 +23,15 @@ def loader(store: Path) -> DataLoader:
     return DataLoader(TokenStore.open(store), Training.model_validate(values), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_ranks_together_hold_every_micro_batch_once_in_the_order_of_the_tree(loader: DataLoader, ranks: int) -> None:
     whole = loader.micro_batches(5, 0, 1)
     by_rank = [loader.micro_batches(5, rank, ranks) for rank in range(ranks)]
     dealt = [by_rank[micro_batch % ranks][micro_batch // ranks] for micro_batch in range(4)]
     assert all(torch.equal(one.tokens, other.tokens) for one, other in zip(whole, dealt, strict=True))
+    # As many on every rank; what a rank without one of its own gets is not learnt.
+    assert {len(own) for own in by_rank} == {-(-4 // ranks)}
+    assert sum(micro_batch.count for own in by_rank for micro_batch in own) == sum(each.count for each in whole)
 
 
 def test_a_micro_batch_asks_for_the_next_token_of_the_same_document(loader: DataLoader) -> None:

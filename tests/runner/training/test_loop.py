@@ -20,11 +20,15 @@ MakeJob = Callable[..., Path]
 RARE, RARE_ROW = 129, 41
 
 
+def first_use_of_the_rare_row(store: Path, seed: int) -> tuple[int, int]:
+    """Step and micro-batch at which the row with the rare token is first trained on."""
+    order = Order(TokenStore.open(store).shares, seed=seed, held_out=5)
+    return divmod(list(order.rows(0, 80)).index(RARE_ROW), 8)
+
+
 @pytest.fixture
 def rare_micro_batch(store: Path) -> tuple[int, int]:
-    """Step and micro-batch at which the row with the rare token is first trained on."""
-    order = Order(TokenStore.open(store).shares, seed=1, held_out=5)
-    return divmod(list(order.rows(0, 80)).index(RARE_ROW), 8)
+    return first_use_of_the_rare_row(store, 1)
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def poisoned(tmp_path: Path, reference: Any) -> Path:
     return tmp_path / "poisoned.safetensors"
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("ranks", [1, 5])
 def test_a_loss_that_is_not_finite_stops_and_names_step_micro_batch_and_module(
     ranks: int, rare_micro_batch: tuple[int, int], poisoned: Path, compute: Compute, make_job: MakeJob
 ) -> None:
@@ -51,13 +55,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_micro_batch_and_module(
     assert len(lines) == step, "the step must not be in the journal"
 
 
-@pytest.mark.parametrize(("ranks", "per_node"), [(1, 1), (4, 4), (4, 2)])
+# With these seeds the rare row is computed by another rank: on two nodes of two also by the first one of the second.
+@pytest.mark.parametrize(("layout", "seed"), [([1], 1), ([5], 6), ([2, 2], 1), ([2, 2], 8), ([3, 2], 6)], ids=str)
 def test_a_gradient_that_is_not_finite_stops_and_names_step_micro_batch_and_tensor(
-    ranks: int, per_node: int, rare_micro_batch: tuple[int, int], compute: Compute, make_job: MakeJob
+    layout: list[int], seed: int, store: Path, compute: Compute, make_job: MakeJob
 ) -> None:
-    step, micro_batch = rare_micro_batch
-    job = make_job({"steps": 10})
-    outcome = compute(job, ranks, per_node=per_node, fault="spoil_gradient", argument=RARE)
+    step, micro_batch = first_use_of_the_rare_row(store, seed)
+    assert micro_batch == {1: 1, 6: 6, 8: 2}[seed]
+    outcome = compute(make_job({"steps": 10, "training.seed": seed}), layout, fault="spoil_gradient", argument=RARE)
     assert set(outcome.codes) == {2}
     expected = f"step {step + 1}: the gradient of embedding.weight is not finite, from micro-batch {micro_batch};"
     assert expected in outcome.failure and "nothing was updated" in outcome.failure

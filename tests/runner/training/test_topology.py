@@ -11,47 +11,102 @@ from typing import Any
 
 import pytest
 
+from data_pipeline.tokens.token_store import TokenStore
 from runner.training.determinism import environment_of_ranks
 from specs.common.files import tree_digests
 from specs.loading.settings import ROOT
+from tests.runner.conftest import write_store
+
+# Ranks of each node. The ranks of nodes with the same power of two each are folded in two stages.
+LAYOUTS = [[1], [2], [3], [4], [5], [6], [7], [8], [2, 2], [2, 2, 2], [3, 2], [2, 3], [3, 3], [4, 1], [4, 3], [4, 4]]
+OFTEN = [[2], [3], [5], [8], [2, 2], [3, 2]]
+"""Those that are tried each time; the others are thorough."""
+# The fold's tree is balanced, has three subtrees, is ragged inside a node, or is as small as it can be.
+MICRO_BATCHES = {8: OFTEN, 12: [[5]], 11: [[2, 2]], 1: []}
+PHASES: dict[str, dict[str, Any]] = {
+    **{f"{number} micro-batches": {"training.micro_batches": number} for number in MICRO_BATCHES},
+    # From none to thirty targets in a micro-batch.
+    "answers": {"store": "answers"},
+    "bf16": {"training.precision": {"compute": "bf16", "wire": "bf16"}},
+    "zero3": {"training.parallelism": {"sharding": "zero3"}},
+    "mixed, recomputed": {
+        "training.parallelism": {"sharding": "mixed", "resharded_blocks": 1, "recompute": "selective"}
+    },
+}
+EACH_TIME = [(f"{number} micro-batches", layout) for number, layouts in MICRO_BATCHES.items() for layout in layouts]
+EACH_TIME += [("answers", [3]), ("bf16", [3]), ("zero3", [3]), ("mixed, recomputed", [3, 2])]
+CASES = [
+    pytest.param(phase, layout, marks=() if (phase, layout) in EACH_TIME else pytest.mark.thorough)
+    for phase, changes in PHASES.items()
+    for layout in LAYOUTS
+    if sum(layout) <= changes.get("training.micro_batches", 8)
+]
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_any_number_of_ranks_gives_the_same_bytes(
-    ranks: int, reference: Any, compute: Callable[..., Any], make_job: Callable[..., Path]
+@pytest.fixture(scope="module")
+def alone(compute: Callable[..., Any], make_job: Callable[..., Path], answers: Path) -> Callable[[str], Any]:
+    """A phase of `PHASES` on one rank."""
+    outcomes: dict[str, Any] = {}
+
+    def run(phase: str) -> Any:
+        if phase not in outcomes:
+            outcomes[phase] = compute(job_of(phase, make_job, answers))
+        return outcomes[phase]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of which few positions are learnt, in some rows none."""
+    return write_store(tmp_path_factory.mktemp("answers") / "store", learnt=0.4)
+
+
+def job_of(phase: str, make_job: Callable[..., Path], answers: Path) -> Path:
+    changes = PHASES[phase]
+    return make_job(changes | ({"store": str(answers)} if "store" in changes else {}))
+
+
+@pytest.mark.parametrize(("phase", "layout"), CASES, ids=str)
+def test_any_number_of_ranks_on_any_nodes_gives_the_same_bytes(
+    phase: str,
+    layout: list[int],
+    alone: Callable[[str], Any],
+    compute: Callable[..., Any],
+    make_job: Callable[..., Path],
+    answers: Path,
 ) -> None:
     # Uneven shards, clipping at every step, held-out loss, digests of weights and moments: all of it in these files.
-    assert compute(make_job(), ranks=ranks).digests() == reference.digests()
-
-
-def test_one_micro_batch_for_each_rank(
-    compute: Callable[..., Any], make_job: Callable[..., Path], reference: Any
-) -> None:
-    assert compute(make_job(), ranks=8).digests() == reference.digests()
-
-
-def test_two_nodes_of_two_ranks_give_the_same_bytes(
-    reference: Any, compute: Callable[..., Any], make_job: Callable[..., Path]
-) -> None:
-    """Folded inside each node, then across nodes."""
-    outcome = compute(make_job(), ranks=4, per_node=2)
-    assert outcome.digests() == reference.digests()
+    outcome = compute(job_of(phase, make_job, answers), layout)
+    assert outcome.digests() == alone(phase).digests()
     environment = json.loads((outcome.job.parent / "measured" / "environment.json").read_text("utf-8"))
-    assert (environment["ranks"], environment["ranks_per_node"]) == (4, 2)
+    assert (environment["ranks"], environment["ranks_per_node"]) == (sum(layout), layout[0])
 
 
-def test_folding_across_nodes_first_fails_this_test(
-    reference: Any, compute: Callable[..., Any], make_job: Callable[..., Path]
+def test_micro_batches_of_answers_hold_from_no_target_to_many(answers: Path) -> None:
+    learnt = TokenStore.open(answers).rows(range(80)).loss[:, 1:].sum(1)
+    assert learnt.min() == 0 and learnt.max() >= 20
+
+
+@pytest.mark.parametrize(
+    ("layout", "fault"),
+    [
+        pytest.param([2, 2], "across_first", id="nodes folded before the ranks of a node"),
+        pytest.param([4], "stock", id="a reduction in which a collective adds"),
+        pytest.param([5], "reversed_pieces", id="pieces folded from the last rank to the first"),
+        pytest.param([5], "idle_ranks_learn", id="what ranks without a micro-batch compute is folded too"),
+    ],
+)
+def test_another_order_or_another_leaf_fails_this_test(
+    layout: list[int], fault: str, reference: Any, compute: Callable[..., Any], make_job: Callable[..., Path]
 ) -> None:
-    """The two stages in the other order add the same numbers in another tree."""
-    outcome = compute(make_job(), ranks=4, per_node=2, fault="across_first")
-    assert outcome.digests() != reference.digests()
+    assert compute(make_job(), layout, fault=fault).digests() != reference.digests()
 
 
-def test_stock_reduction_fails_this_test(
-    compute: Callable[..., Any], make_job: Callable[..., Path], reference: Any
-) -> None:
-    assert compute(make_job(), ranks=4, fault="stock").digests() != reference.digests()
+def test_more_ranks_than_micro_batches_are_refused(compute: Callable[..., Any], make_job: Callable[..., Path]) -> None:
+    outcome = compute(make_job({"training.micro_batches": 2}), 3)
+    assert outcome.codes == [2, 2, 2]
+    assert outcome.failure == "3 ranks for 2 micro-batches: give any number from 1 to 2"
 
 
 @pytest.mark.parametrize(
@@ -98,12 +153,12 @@ def fifty(compute: Callable[..., Any], make_job: Callable[..., Path]) -> Any:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("ranks", "per_node"), [(2, 2), (4, 4), (8, 8), (4, 2), (8, 2), (8, 4), (4, 1)])
+@pytest.mark.parametrize("layout", [[2], [3], [4], [7], [8], [2, 2], [3, 2], [4, 4], [1, 1, 1, 1]], ids=str)
 def test_fifty_steps_on_any_layout(
-    ranks: int, per_node: int, fifty: Any, compute: Callable[..., Any], make_job: Callable[..., Path]
+    layout: list[int], fifty: Any, compute: Callable[..., Any], make_job: Callable[..., Path]
 ) -> None:
     job = make_job({"steps": 50, "training.checkpoints.every": 10})
-    assert compute(job, ranks=ranks, per_node=per_node).digests() == fifty.digests()
+    assert compute(job, layout).digests() == fifty.digests()
 
 
 @pytest.mark.thorough

@@ -123,6 +123,7 @@ LINTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("pretraining", {"tokens": 100_000_000_000}, "pretraining.tokens", "tokens for each parameter"),
     ("pretraining", {"loss_chunk": 3000}, "pretraining.loss_chunk", "does not divide"),
     ("cluster", {"devices": 12, "devices_per_node": 6}, "cluster.devices_per_node", "power of two"),
+    ("cluster", {"devices": 200}, "pretraining.micro_batches", "and so do 128"),
 ]
 
 
