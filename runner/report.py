@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data_pipeline.tokens.token_store import MANIFEST
 from runner.reporting import figures
-from specs.common.errors import UserError
 from specs.common.files import replacing, sha256_file, write_bytes
+from specs.common.json_lines import read_lines
 from specs.common.run_folder import RunFolder
 from specs.estimates.counts import flops_per_sequence, parameters, tokens_per_step
 from specs.pipeline import stage
@@ -36,15 +36,9 @@ DATA_STAGES = {
 PROGRAMS_SHOWN = 3
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[dict[str, Any]]:
     """Records of a JSON Lines file. Raises UserError naming the line that is not one."""
-    records = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not a JSON record; force its stage to run again") from error
-    return records
+    return [record for _, record in read_lines(path, "force its stage to run again")]
 
 
 def data_ledger(corpus: Path) -> dict[str, dict[str, Any]]:
@@ -69,11 +63,11 @@ def evaluation_results(folder: Path) -> dict[str, Any]:
     scores = json.loads((folder / "scored" / "scores.json").read_text("utf-8"))
     completions = {
         (row["task_id"], row["sample"]): row["completion"]
-        for row in read_jsonl(folder / "completions" / "completions.jsonl")
+        for row in read_records(folder / "completions" / "completions.jsonl")
     }
     counts: dict[str, int] = {}
     shown: dict[str, list[dict[str, Any]]] = {}
-    for row in read_jsonl(folder / "scored" / "results.jsonl"):
+    for row in read_records(folder / "scored" / "results.jsonl"):
         verdict = row["class"]
         counts[verdict] = counts.get(verdict, 0) + 1
         if len(shown.setdefault(verdict, [])) < PROGRAMS_SHOWN:
@@ -112,7 +106,7 @@ def build_page(
     `corpora` and `stores`: folders for pretraining, then for finetuning.
     """
     phases = {"pretraining": run / "pretrained", "finetuning": run / "finetuned"}
-    steps = {phase: read_jsonl(RunFolder(folder).steps) for phase, folder in phases.items()}
+    steps = {phase: read_records(RunFolder(folder).steps) for phase, folder in phases.items()}
     ledgers = {corpus.name: data_ledger(corpus) for corpus in corpora}
     results = {folder.name: evaluation_results(folder) for folder in sorted(evaluations.iterdir())}
     tokens = len(steps["pretraining"]) * tokens_per_step(spec.pretraining, spec.architecture)

@@ -1,6 +1,5 @@
 """What a model answered: one line of JSON for each (problem, sample), as `completions.jsonl` holds it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from data_pipeline.problems import Problem, content_sha256, in_range, read_problems
 from specs.common.errors import UserError
 from specs.common.files import canonical_json, sha256_file, write_bytes
+from specs.common.json_lines import read_lines
 from specs.schema.data import Benchmark
 
 FILE = "completions.jsonl"
@@ -35,22 +35,12 @@ def write_completions(path: Path, completions: Sequence[Completion]) -> None:
 
 def read_completions(path: Path) -> list[Completion]:
     """Read a file. Raises UserError naming the line where one is missing a field or is not JSON."""
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run the complete stage") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; run the complete stage again") from error
     completions = []
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
+    for number, record in read_lines(path, "run the complete stage again"):
         try:
-            completions.append(_completion(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{path.name}:{number}: not a completion ({error!r}); run the complete stage again"
-            ) from error
+            completions.append(_completion(record))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}:{number}: not a completion ({error!r}); run the complete stage again") from error
     return completions
 
 

@@ -5,7 +5,6 @@ What is handed over is the program that a protocol makes of an answer, so that e
 """
 
 import ast
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,6 +16,7 @@ from evaluation.protocols.extraction import defines, parse
 from evaluation.protocols.protocol import Protocol, entry_point
 from specs.common.errors import UserError
 from specs.common.files import canonical_json, write_bytes
+from specs.common.json_lines import read_lines
 
 Format = Literal["human-eval", "evalplus"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -178,20 +178,8 @@ def _their_id(problem: Problem, schema: Schema) -> str:
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a .jsonl file of samples") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; give a .jsonl file of samples") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, record in read_lines(path, "give a .jsonl file of samples", skip_blank=True):
         location = f"{path.name}:{number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{location}: not valid JSON ({error})") from error
         if not isinstance(record, dict):
             raise UserError(f"{location}: a sample must be a JSON object, not {type(record).__name__}")
         yield location, record

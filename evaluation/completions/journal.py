@@ -4,7 +4,6 @@ A folder holds one file for each process that completed something, a line for ea
 line, and when, changes nothing.
 """
 
-import json
 import os
 from dataclasses import astuple
 from pathlib import Path
@@ -12,6 +11,9 @@ from pathlib import Path
 from evaluation.completions.completions import Completion
 from specs.common.errors import UserError
 from specs.common.files import canonical_json
+from specs.common.json_lines import read_lines
+
+REMEDY = "remove the file, the rest is kept"
 
 Key = tuple[str, int]
 """Task and sample."""
@@ -50,10 +52,10 @@ def read_journal(folder: Path) -> dict[Key, Completion]:
     """
     completions: dict[Key, Completion] = {}
     for path in sorted(folder.glob("*.jsonl")):
-        for line in path.read_bytes().rpartition(b"\n")[0].splitlines():
+        for number, values in read_lines(path, REMEDY, cut_short=True):
             try:
-                completion = Completion(*json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{path}: not a completion ({error}); remove the file, the rest is kept") from error
+                completion = Completion(*values)
+            except TypeError as error:
+                raise UserError(f"{path}:{number}: not a completion ({error}); {REMEDY}") from error
             completions[completion.task_id, completion.sample] = completion
     return completions

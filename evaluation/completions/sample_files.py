@@ -5,7 +5,6 @@ others whole programs.
 """
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from data_pipeline.problems import Problem, Schema
 from specs.common.errors import UserError
+from specs.common.json_lines import parse_json, parse_lines
 
 MAX_BYTES = 2**32
 """A file of samples that unpacks to more is refused."""
@@ -104,14 +104,9 @@ def _file(path: Path, index: _Index) -> Programs:
     if text.lstrip().startswith("["):
         yield from _generations(text, path.name, index)
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    lines = (line.encode() for line in text.split("\n"))
+    for number, record in parse_lines(lines, path.name, "correct that line", skip_blank=True):
         location = f"{path.name}:{number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{location}: not valid JSON ({error})") from error
         if not isinstance(record, dict):
             raise UserError(f"{location}: a sample must be a JSON object, not {type(record).__name__}")
         yield from _record(record, location, index)
@@ -144,8 +139,8 @@ def _record(record: dict[str, object], location: str, index: _Index) -> Programs
 def _generations(text: str, name: str, index: _Index) -> Programs:
     """bigcode-evaluation-harness: a list for each problem, in the order of the benchmark, of whole programs."""
     try:
-        generations = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        generations = parse_json(text)
+    except ValueError as error:
         raise UserError(f"{name}: not valid JSON ({error})") from error
     if len(generations) > len(index.in_order):
         raise UserError(f"{name}: {len(generations)} lists of programs for {len(index.in_order)} problems")

@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation.scoring.pass_at_k import difference_interval, pass_at_k
 from specs.common.errors import UserError
+from specs.common.json_lines import read_lines
 
 ASKED = ("benchmark", "protocol", "temperature", "top_p", "samples", "problems")
 """What two scores must have in common: figures that differ here are figures of different things."""
@@ -77,8 +78,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         scores = json.loads((folder / "scores.json").read_bytes())
         passed: defaultdict[str, int] = defaultdict(int)
-        for line in (folder / "results.jsonl").read_text("utf-8").splitlines():
-            record = json.loads(line)
+        for _, record in read_lines(folder / "results.jsonl", "run the score stage again"):
             passed[record["task_id"]] += record["class"] == "passed"
         return scores, dict(passed)
     except (OSError, ValueError, KeyError, TypeError) as error:

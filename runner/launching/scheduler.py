@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from runner.launching.cluster import Kubernetes, Slurm
 from runner.launching.supervise import StoppedError
 from runner.training.job import Job
+from runner.training.journal import last_step
 from runner.training.watchdog import read_failure
 from specs.common.errors import UserError
 from specs.common.files import sha256_file, write_bytes, write_json
@@ -225,19 +225,9 @@ def _wait(scheduler: Scheduler, name: str, job: Job, folder: Path) -> None:
 
 
 def _last_step(folder: Path) -> tuple[int, float | None]:
-    """The last step in the journal, and its loss, from the end of the file: it may be long."""
+    """The last step in the journal, and its loss; 0 and none where it is being written anew."""
     try:
-        with RunFolder(folder).steps.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            length = 4096
-            while True:
-                file.seek(max(size - length, 0))
-                lines = file.read(min(length, size)).splitlines(keepends=True)
-                whole = [line for line in lines[0 if length >= size else 1 :] if line.endswith(b"\n")]
-                if whole or length >= size:
-                    break
-                length *= 16
-        entry: dict[str, Any] = json.loads(whole[-1]) if whole else {"step": 0, "loss": None}
-        return entry["step"], entry["loss"]
-    except (OSError, ValueError, KeyError):  # it is being written anew
-        return 0, None
+        entry = last_step(RunFolder(folder).steps)
+    except (OSError, UserError):
+        entry = None
+    return (entry["step"], entry["loss"]) if entry else (0, None)

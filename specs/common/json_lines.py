@@ -14,7 +14,10 @@ _BLOCK = 65_536
 def parse_json(text: bytes | str) -> Any:
     """A value from JSON. Raises ValueError for whatever is none: also bytes that are no UTF-8, and nesting too deep."""
     try:
-        return json.loads(text)
+        # Decoded here: of bytes json guesses an encoding, for each line anew.
+        return json.loads(text.decode() if isinstance(text, bytes) else text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runner.report import DATA_STAGES, build_page, read_jsonl, render
+from runner.report import DATA_STAGES, build_page, read_records, render
 from specs.common.errors import UserError
 from specs.pipeline import stage
 from specs.pipeline.nodes import RunNode
@@ -123,5 +123,5 @@ def test_the_same_artifacts_give_the_same_bytes(made: Path) -> None:
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "steps.jsonl").write_text('{"step": 1}\n{"step"\n', "utf-8")
-    with pytest.raises(UserError, match=r"steps\.jsonl:2: not a JSON record; force its stage to run again"):
-        read_jsonl(tmp_path / "steps.jsonl")
+    with pytest.raises(UserError, match=r"steps\.jsonl:2: not valid JSON .*; force its stage to run again"):
+        read_records(tmp_path / "steps.jsonl")
