@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from specs.common.errors import UserError
 from specs.common.files import write_bytes
@@ -64,18 +66,19 @@ def make(
 
 def draw(experiment: Experiment, target: Path, price: float | None = None) -> None:
     """Write the picture of memory against devices. Raises UserError where the file's ending says no format."""
-    from runner.picture import html, svg
+    from runner.reporting import figures
 
     found, usable = plans(experiment, price), device(experiment.cluster.device).usable
     title = f"{experiment.name} on {experiment.cluster.device}: memory of a device"
-    match target.suffix:
-        case ".svg":
-            text = svg(title, found, usable)
-        case ".html":
-            words = [click.unstyle(line) for line in lines(experiment, found, price)]
-            text = html(title, found, usable, words)
-        case _:
-            raise UserError(f"{target}: write a picture as .svg or .html")
+    if target.suffix not in (".svg", ".html"):
+        raise UserError(f"{target}: write a picture as .svg or .html")
+    text = figures.memory(found, usable, title)
+    if target.suffix == ".html":
+        words = click.unstyle("\n".join(lines(experiment, found, price)))
+        template = Environment(
+            loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+        ).get_template("plan.html.j2")
+        text = template.render(title=title, figure=Markup(text), text=words)
     write_bytes(target, text.encode())
 
 

@@ -1,4 +1,4 @@
-"""Figures of the report as inline SVG, the same bytes for the same numbers."""
+"""Figures of reports and plans as inline SVG, the same bytes for the same numbers."""
 
 import io
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+
+from specs.estimates.plan import Plan
 
 # Text stays text, in the reader's own font; ids do not come from a random salt.
 _STYLE: Any = {
@@ -35,6 +37,8 @@ _CLASS_COLOURS = {
     "extraction": "#64748b",
     "blocked": "#dc2626",
 }
+# Told apart with any colour vision (Okabe and Ito, 2008), and by their marks.
+_SHARDING = {"zero2": ("#0072B2", "o"), "mixed": ("#E69F00", "s"), "zero3": ("#009E73", "D")}
 
 
 def loss_curve(steps: Sequence[dict[str, Any]], title: str) -> str:
@@ -107,6 +111,30 @@ def verdicts(classes: dict[str, dict[str, int]]) -> str:
         axes.set(xlim=(0, 100), xlabel="% of completions")
         axes.tick_params(axis="y", length=0)
         axes.legend(ncols=len(present) or 1, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+        return _svg(figure)
+
+
+def memory(plans: Sequence[Plan], usable: int | None, title: str) -> str:
+    """Memory of a device against the number of devices, a line for each kind of sharding; hollow: it does not fit.
+
+    usable: bytes of a device that can be used, drawn as a dashed line.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(7.2, 4.2))
+        counts = sorted({plan.devices for plan in plans})
+        for sharding, (colour, marker) in _SHARDING.items():
+            points = sorted((plan for plan in plans if plan.sharding == sharding), key=lambda plan: plan.devices)
+            places = [counts.index(plan.devices) for plan in points]
+            needed = [plan.memory.needed / 2**30 for plan in points]
+            axes.plot(places, needed, color=colour, lw=1.5, marker=marker, label=sharding)
+            misfits = [i for i, plan in enumerate(points) if not plan.fits]
+            axes.plot([places[i] for i in misfits], [needed[i] for i in misfits], marker, mfc="white", mec=colour)
+        if usable is not None:
+            axes.axhline(usable / 2**30, color="#D55E00", ls="--", label=f"{usable / 2**30:.1f} GiB usable")
+        axes.set_xticks(range(len(counts)), [str(count) for count in counts])
+        axes.set(xlabel="devices (hollow: does not fit)", ylabel="GiB a device", title=title)
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
         return _svg(figure)
 
 
