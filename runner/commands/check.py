@@ -37,37 +37,37 @@ def report(experiment: Experiment) -> dict[str, Any]:
 
 def lines(experiment: Experiment) -> list[str]:
     """The same for people."""
-    found = [f"{experiment.name}  {identity(experiment)}", "", "What the spec implies"]
+    text = [f"{experiment.name}  {identity(experiment)}", "", "What the spec implies"]
     numbers = [[name.replace("_", " "), number(value)] for name, value in derived(experiment).items()]
-    found += table(numbers, right=(1,))
+    text += table(numbers, right=(1,))
     for phase, passes in _passes(experiment).items():
         if often := [[name, f"{times:g}"] for name, times in passes.items() if times != 1]:
             head = f"Sources of {phase}, seen other than once in a pass over the store"
-            found += ["", head, *table(often, right=(1,))]
+            text += ["", head, *table(often, right=(1,))]
     verdicts = audit(experiment)
-    found += ["", "Numbers of the publication"]
+    text += ["", "Numbers of the publication"]
     rows = [["", "claim", "published", "spec", "distance", "arithmetic"]]
     for verdict in verdicts:
         distance = "" if verdict.distance is None else f"{verdict.distance:+.3%} of {verdict.within:.1%}"
         cells = [verdict.name, number(verdict.claimed), number(verdict.implied), distance, verdict.how]
         rows.append([verdict.status, *cells])
     head, *body = table(rows, right=(2, 3, 4))
-    found.append(click.style(head, dim=True))
+    text.append(click.style(head, dim=True))
     for line, verdict in zip(body, verdicts, strict=True):
-        found.append(_coloured(line, verdict))
+        text.append(_coloured(line, verdict))
         if verdict.met is False:
-            found += [f"          would meet it: {remedy}" for remedy in verdict.remedies]
+            text += [f"          would meet it: {remedy}" for remedy in verdict.remedies]
             if not verdict.remedies:
-                found.append("          no value of a single field would meet it")
+                text.append("          no value of a single field would meet it")
     if experiment.assumptions:
-        found += ["", "Assumptions: what the publication leaves open"]
-        found += [f"  {path}: {why}" for path, why in experiment.assumptions.items()]
+        text += ["", "Assumptions: what the publication leaves open"]
+        text += [f"  {path}: {why}" for path, why in experiment.assumptions.items()]
     if missing := unexplained(experiment):
-        found += ["", "Neither claimed nor assumed", *(f"  {path}" for path in missing)]
+        text += ["", "Neither claimed nor assumed", *(f"  {path}" for path in missing)]
     if remarks := lint(experiment):
-        found += ["", "Unusual"]
-        found += [f"  {each.path}: {each.message} [{each.source}]" for each in remarks]
-    return found
+        text += ["", "Unusual"]
+        text += [f"  {remark.path}: {remark.message} [{remark.source}]" for remark in remarks]
+    return text
 
 
 def missed(experiment: Experiment) -> bool:

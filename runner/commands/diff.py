@@ -22,9 +22,9 @@ _SIGNS = {"added": "+", "removed": "-", "renamed": ">", "reordered": "~", "chang
 _COLOURS = {"+": "green", "-": "red", ">": "cyan", "~": "yellow"}
 
 
-def as_json(found: Difference) -> dict[str, Any]:
+def as_json(review: Difference) -> dict[str, Any]:
     """Everything as plain values."""
-    return asdict(found) | {"empty": found.empty}
+    return asdict(review) | {"empty": review.empty}
 
 
 def judged(states: Sequence[str], form: str) -> int:
@@ -32,14 +32,14 @@ def judged(states: Sequence[str], form: str) -> int:
     ends = ends_of(states[0]) if len(states) == 1 else None
     parts, plain, blocked = [], [], False
     for old, new in pairs(states):
-        found = difference(old, new)
-        if found.empty:
+        review = difference(old, new)
+        if review.empty:
             continue
-        judgements = judge(found, old, new, date.today())
+        judgements = judge(review, old, new, date.today())
         blocked |= any(one.blocks for one in judgements)
-        lines = (as_markdown if form == "markdown" else as_text)(found)
+        lines = (as_markdown if form == "markdown" else as_text)(review)
         parts.append("\n".join([*lines, "", *_judgements(judgements, form)]))
-        plain.append(as_json(found) | {"policy": [asdict(one) for one in judgements]})
+        plain.append(as_json(review) | {"policy": [asdict(one) for one in judgements]})
     if ends is not None:
         digest = reviewed_digest(commit_of(ends[1]))
         parts.append(f"Reviewed: TWICE_REVIEWED={digest} lets `dvc repro` run this state and no other.")
@@ -59,89 +59,89 @@ def _judgements(judgements: Sequence[Judgement], form: str) -> list[str]:
     return lines
 
 
-def as_text(found: Difference) -> list[str]:
+def as_text(review: Difference) -> list[str]:
     """Lines for a terminal."""
-    lines = [click.style(f"{found.old} -> {found.new}", bold=True)]
-    if found.empty:
-        note = "; the check of the lock runs again" if found.stages.checks else ""
+    lines = [click.style(f"{review.old} -> {review.new}", bold=True)]
+    if review.empty:
+        note = "; the check of the lock runs again" if review.stages.checks else ""
         return [*lines, f"  no difference{note}"]
-    if found.changes:
+    if review.changes:
         lines += ["", "What changed"]
-        for change in found.changes:
+        for change in review.changes:
             sign = _SIGNS[change.kind]
             lines.append(f"  {click.style(sign, fg=_COLOURS[sign], bold=True)} {_sentence(change)}")
             if change.why:
                 lines.append(click.style(f"      {change.why}", dim=True))
     lines += ["", "What runs again"]
-    stages = found.stages
+    stages = review.stages
     rows = [[name, why] for name, why in stages.changed.items() if name not in stages.checks]
     rows += [[name, f"after {maker}, unless its input comes out unchanged"] for name, maker in stages.following.items()]
     lines += [click.style(line, fg="yellow") for line in table(rows)] or ["  nothing"]
     for name in stages.checks:
         lines.append(click.style(f"  {name}: a check; nothing follows from it", dim=True))
-    lines.append(f"  reused: {len(stages.reused)} of {_total(found)} stages{_listed(stages.reused)}")
+    lines.append(f"  reused: {len(stages.reused)} of {_total(review)} stages{_listed(stages.reused)}")
     if stages.gone:
         lines.append(f"  no longer there: {', '.join(stages.gone)}")
-    if found.again:
-        rows, unknown = _priced(found)
+    if review.again:
+        rows, unknown = _priced(review)
         lines += ["", "What running again costs", *table(rows, right=(1, 2, 3, 4, 5))]
         lines += [click.style(f"  {unknown}", dim=True)] if unknown else []
-    if moved := _moved(found):
+    if moved := _moved(review):
         lines += ["", "What the numbers become", *table([list(cells) for cells in moved], right=(1, 2, 3))]
-    if found.changes:
-        lines += ["", "Scores", *table([[run, verdict] for run, verdict in _verdicts(found)])]
-        lines += [click.style(f"  note: {caveat}", fg="yellow") for caveat in found.caveats]
-        lines += ["", f"Old checkpoints: {_loading(found)}"]
+    if review.changes:
+        lines += ["", "Scores", *table([[run, verdict] for run, verdict in _verdicts(review)])]
+        lines += [click.style(f"  note: {caveat}", fg="yellow") for caveat in review.caveats]
+        lines += ["", f"Old checkpoints: {_loading(review)}"]
     return lines
 
 
-def as_markdown(found: Difference) -> list[str]:
+def as_markdown(review: Difference) -> list[str]:
     """Lines of a comment in a review."""
-    lines = [f"### `{found.old}` → `{found.new}`", ""]
-    if found.empty:
+    lines = [f"### `{review.old}` → `{review.new}`", ""]
+    if review.empty:
         return [*lines, "No difference in values."]
-    if found.changes:
+    if review.changes:
         lines += ["| field | old | new | why it matters |", "|---|---|---|---|"]
-        for change in found.changes:
+        for change in review.changes:
             old, new = (_cell(_shown(value)) for value in (change.old, change.new))
             lines.append(
                 f"| `{change.path}` {'' if change.kind == 'changed' else change.kind} | {old} | {new} | {change.why} |"
             )
         lines.append("")
-    stages = found.stages
+    stages = review.stages
     changed = [f"`{name}` ({why})" for name, why in stages.changed.items() if name not in stages.checks]
     lines.append(f"**Runs again:** {', '.join(changed) or 'nothing'}.")
     if stages.following:
         names = ", ".join(f"`{name}`" for name in stages.following)
         lines.append(f"**Follows, unless inputs come out unchanged:** {names}.")
-    lines.append(f"**Reused:** {len(stages.reused)} of {_total(found)} stages.")
+    lines.append(f"**Reused:** {len(stages.reused)} of {_total(review)} stages.")
     if stages.gone:
         lines.append(f"**No longer there:** {', '.join(f'`{name}`' for name in stages.gone)}.")
-    if found.again:
-        rows, unknown = _priced(found)
+    if review.again:
+        rows, unknown = _priced(review)
         lines.append("")
         if rows:
             lines += [f"| {' | '.join(rows[0])} |", "|---|--:|--:|--:|--:|--:|---|"]
             lines += [f"| {' | '.join(row)} |" for row in rows[1:]]
         lines += [f"Cost {unknown}."] if unknown else []
-    if moved := _moved(found):
+    if moved := _moved(review):
         lines += ["", "| | old | new | change |", "|---|--:|--:|--:|"]
         lines += [f"| {' | '.join(cells)} |" for cells in moved]
-    if found.changes:
-        lines += ["", "| scores | |", "|---|---|", *(f"| `{run}` | {verdict} |" for run, verdict in _verdicts(found))]
-        lines += ["", *(f"> {caveat}" for caveat in found.caveats), f"**Old checkpoints:** {_loading(found)}."]
+    if review.changes:
+        lines += ["", "| scores | |", "|---|---|", *(f"| `{run}` | {verdict} |" for run, verdict in _verdicts(review))]
+        lines += ["", *(f"> {caveat}" for caveat in review.caveats), f"**Old checkpoints:** {_loading(review)}."]
     return lines
 
 
-def _priced(found: Difference) -> tuple[list[list[str]], str]:
+def _priced(review: Difference) -> tuple[list[list[str]], str]:
     """Rows of a table of what running again takes, and a line for the stages of which that is not known."""
-    known = [price for price in found.again if price.seconds is not None]
-    unknown = [price for price in found.again if price.seconds is None]
+    known = [price for price in review.again if price.seconds is not None]
+    unknown = [price for price in review.again if price.seconds is None]
     rows = [_price(price) for price in known]
     if len(known) > 1:
         rows.append(_price(total(known)))
-    if found.spared.seconds is not None:
-        rows.append(_price(replace(found.spared, stage="spared by reuse")))
+    if review.spared.seconds is not None:
+        rows.append(_price(replace(review.spared, stage="spared by reuse")))
     head = ["stage", "time", "device-hours", "money", "energy", "download", "how it is known"]
     reasons = " or ".join(dict.fromkeys(price.how.removeprefix("unknown: ") for price in unknown))
     line = f"not known of {_named([price.stage for price in unknown])}: {reasons}" if unknown else ""
@@ -200,14 +200,14 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _moved(found: Difference) -> list[tuple[str, str, str, str]]:
+def _moved(review: Difference) -> list[tuple[str, str, str, str]]:
     """Quantities that differ: name, old, new, change."""
     rows = []
-    for each in found.quantities:
-        if each.old == each.new:
+    for quantity in review.quantities:
+        if quantity.old == quantity.new:
             continue
-        change = "" if not each.old or each.new is None else f"{each.new / each.old - 1:+.2%}"
-        rows.append((each.name, _amount(each, each.old), _amount(each, each.new), change))
+        change = "" if not quantity.old or quantity.new is None else f"{quantity.new / quantity.old - 1:+.2%}"
+        rows.append((quantity.name, _amount(quantity, quantity.old), _amount(quantity, quantity.new), change))
     return rows
 
 
@@ -221,24 +221,24 @@ def _amount(quantity: Quantity, value: float | None) -> str:
     return f"{quantity.unit}{value:,.0f}" if quantity.unit else number(value)
 
 
-def _verdicts(found: Difference) -> list[tuple[str, str]]:
+def _verdicts(review: Difference) -> list[tuple[str, str]]:
     words = {True: "comparable", False: "not comparable", None: "nothing to compare"}
     return [
-        (each.run, words[each.comparable] + (f": {'; '.join(each.reasons)}" if each.reasons else ""))
-        for each in found.scores
+        (score.run, words[score.comparable] + (f": {'; '.join(score.reasons)}" if score.reasons else ""))
+        for score in review.scores
     ]
 
 
-def _loading(found: Difference) -> str:
-    loading = found.loading
+def _loading(review: Difference) -> str:
+    loading = review.loading
     if loading.resumes:
         return "training goes on from them"
     begin = "training begins anew; their weights load" if loading.weights else "they do not load"
     return f"{begin} ({'; '.join(loading.reasons)})"
 
 
-def _total(found: Difference) -> int:
-    return len(found.stages.changed) + len(found.stages.following) + len(found.stages.reused)
+def _total(review: Difference) -> int:
+    return len(review.stages.changed) + len(review.stages.following) + len(review.stages.reused)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -113,7 +113,7 @@ def problems(file: Path, schema: str, first: int | None, last: int | None, form:
     from specs.common.files import sha256_file
 
     held = read_problems(file, next(name for name in SCHEMAS if name == schema))
-    found = {
+    facts = {
         "problems": len(held),
         "counted": len(in_range(held, first, last)),
         "sha256": sha256_file(file),
@@ -121,6 +121,6 @@ def problems(file: Path, schema: str, first: int | None, last: int | None, form:
         "with_set_up": [problem.task_id for problem in held if problem.setup],
     }
     if form == "json":
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(facts, indent=2))
     else:
-        click.echo("\n".join(f"{name}: {value}" for name, value in found.items()))
+        click.echo("\n".join(f"{name}: {value}" for name, value in facts.items()))

@@ -135,12 +135,12 @@ def compare(one: Path, other: Path, form: str) -> None:
     from runner.verification.recorded_run import read_run
     from specs.common.tables import printable
 
-    found = comparing.compare(read_run(one), read_run(other))
+    comparison = comparing.compare(read_run(one), read_run(other))
     if form == "json":
-        click.echo(json.dumps(found.as_json(), indent=2))
+        click.echo(json.dumps(comparison.as_json(), indent=2))
     else:
-        click.echo("\n".join(map(printable, comparing.lines(found, one, other))))
-    sys.exit(0 if found.same else 1)
+        click.echo("\n".join(map(printable, comparing.lines(comparison, one, other))))
+    sys.exit(0 if comparison.same else 1)
 
 
 @click.command(epilog="Example: twice weights scratch/pretrain-0123456789abcdef /tmp/model.safetensors --step 40")
@@ -178,8 +178,8 @@ def results(folder: Path, against: Path | None, form: str) -> None:
         else:
             render(rows)
         return
-    found = read_results(folder)
+    results = read_results(folder)
     if form == "json":
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(results, indent=2))
     else:
-        render_results(found)
+        render_results(results)

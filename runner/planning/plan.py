@@ -54,27 +54,27 @@ def make(
     experiment: Experiment, price: float | None, energy_price: float, *, simulate: bool = False, plain: bool = False
 ) -> Done:
     """Plan an experiment, traced as well where `simulate` is set; `plain` fills the values that a script reads."""
-    chosen, found = plan(experiment, price=price), plans(experiment, price)
-    text = [] if plain else lines(experiment, found, price, energy_price)
+    chosen, options = plan(experiment, price=price), plans(experiment, price)
+    text = [] if plain else lines(experiment, options, price, energy_price)
     facts = None
     if simulate:
         traced, stock, seconds = _trace(experiment)
         text += simulation_lines(experiment, traced, stock, chosen, seconds)
         facts = asdict(traced) | {"stock_peak": stock.peak}
-    return Done(chosen.fits, text, as_json(experiment, found, price, energy_price, facts) if plain else {})
+    return Done(chosen.fits, text, as_json(experiment, options, price, energy_price, facts) if plain else {})
 
 
 def draw(experiment: Experiment, target: Path, price: float | None = None) -> None:
     """Write the picture of memory against devices. Raises UserError where the file's ending says no format."""
     from runner.reporting import figures
 
-    found, usable = plans(experiment, price), device(experiment.cluster.device).usable
+    options, usable = plans(experiment, price), device(experiment.cluster.device).usable
     title = f"{experiment.name} on {experiment.cluster.device}: memory of a device"
     if target.suffix not in (".svg", ".html"):
         raise UserError(f"{target}: write a picture as .svg or .html")
-    text = figures.memory(found, usable, title)
+    text = figures.memory(options, usable, title)
     if target.suffix == ".html":
-        words = click.unstyle("\n".join(lines(experiment, found, price)))
+        words = click.unstyle("\n".join(lines(experiment, options, price)))
         template = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
         ).get_template("plan.html.j2")
@@ -101,7 +101,7 @@ def _trace(experiment: Experiment) -> tuple["Simulation", "Simulation", float]:
 
 
 def as_json(
-    experiment: Experiment, found: Sequence[Plan], price: float | None, energy_price: float, simulation: Any = None
+    experiment: Experiment, options: Sequence[Plan], price: float | None, energy_price: float, simulation: Any = None
 ) -> dict[str, Any]:
     """Everything as plain values."""
     chosen = plan(experiment, price=price)
@@ -113,9 +113,9 @@ def as_json(
         "efficiency": asdict(expected_efficiency(experiment)),
         "energy_price": energy_price,
         "plan": _plain(chosen, energy_price),
-        "alternatives": [_plain(each, energy_price) for each in found],
-        "sizes": {each.name: {"bytes": each.bytes, "how": each.how} for each in sizes(experiment)},
-        "smallest_change": [] if chosen.fits else [list(each) for each in smallest_change(experiment)],
+        "alternatives": [_plain(estimate, energy_price) for estimate in options],
+        "sizes": {estimate.name: {"bytes": estimate.bytes, "how": estimate.how} for estimate in sizes(experiment)},
+        "smallest_change": [] if chosen.fits else [list(estimate) for estimate in smallest_change(experiment)],
         "simulation": simulation,
     }
 
@@ -127,53 +127,53 @@ def lines(
     chosen, offered = plan(experiment, price=price), device(experiment.cluster.device)
     count = parameters(experiment.architecture, experiment.tokenizer.vocab_size).total
     head = f"{experiment.name}: {chosen.devices} x {offered.name}, {chosen.sharding}"
-    found = [click.style(head, bold=True)]
-    found.append(
+    text = [click.style(head, bold=True)]
+    text.append(
         f"  {short(count)} parameters ({count:,}), {_flops(experiment):.4g} FLOPs for a token, forward and backward"
     )
-    found += ["", f"Memory of a device at its worst, in {chosen.memory.moment}"]
-    found += _memory(chosen, offered.usable)
+    text += ["", f"Memory of a device at its worst, in {chosen.memory.moment}"]
+    text += _memory(chosen, offered.usable)
     if not chosen.fits:
-        found += ["", "What would make it fit, cheapest first"]
-        found += [f"  {field}: {value} ({note})" for field, value, note in smallest_change(experiment)] or [
+        text += ["", "What would make it fit, cheapest first"]
+        text += [f"  {field}: {value} ({note})" for field, value, note in smallest_change(experiment)] or [
             "  no change of a single field"
         ]
-    found += ["", "Time and cost of pretraining", *_costs(experiment, chosen, energy_price)]
-    on_disk = [[each.name, size(each.bytes), each.how] for each in sizes(experiment)]
-    found += ["", "On disk", *table(on_disk, right=(1,))]
-    found += ["", "Ways to divide the run", *_alternatives(ways, offered.usable)]
+    text += ["", "Time and cost of pretraining", *_costs(experiment, chosen, energy_price)]
+    on_disk = [[estimate.name, size(estimate.bytes), estimate.how] for estimate in sizes(experiment)]
+    text += ["", "On disk", *table(on_disk, right=(1,))]
+    text += ["", "Ways to divide the run", *_alternatives(ways, offered.usable)]
     if none := fits_nowhere(ways):
-        found.append(f"  does not fit with any division: {', '.join(map(str, none))} devices")
-    found += ["", "Sources", *(f"  {source}" for source in offered.sources)]
+        text.append(f"  does not fit with any division: {', '.join(map(str, none))} devices")
+    text += ["", "Sources", *(f"  {source}" for source in offered.sources)]
     kind, _, said = expected_efficiency(experiment).source.partition(": ")
-    found.append(f"  efficiency, {kind}: {said}")
-    return found
+    text.append(f"  efficiency, {kind}: {said}")
+    return text
 
 
 def simulation_lines(
     experiment: Experiment, traced: "Simulation", stock: "Simulation", analytic: Plan, seconds: float
 ) -> list[str]:
     """What the trace of the real step says."""
-    found = ["", f"Traced: the runner's own step, {traced.operations:,} operations in {seconds:.0f} s"]
+    text = ["", f"Traced: the runner's own step, {traced.operations:,} operations in {seconds:.0f} s"]
     share = analytic.memory.peak / traced.peak - 1
-    found.append(f"  peak {gib(traced.peak)} (formulas: {gib(analytic.memory.peak)}, {share:+.1%})")
+    text.append(f"  peak {gib(traced.peak)} (formulas: {gib(analytic.memory.peak)}, {share:+.1%})")
     rows = [[name, gib(value), bar(value / traced.peak)] for name, value in traced.components.items() if value]
-    found += table(rows, right=(1,), indent="    ")
-    found.append(
+    text += table(rows, right=(1,), indent="    ")
+    text.append(
         f"  with FSDP's own reduce-scatter: {gib(stock.peak)}; level topology adds {gib(traced.peak - stock.peak)}"
     )
     held = traced.highest.get("order-fixed reduction", 0) - traced.components.get("order-fixed reduction", 0)
-    found.append(
+    text.append(
         f"  beside it, {gib(held)} of the order-fixed reduction: at another moment of the program, and on a GPU on a "
         "stream whose memory others cannot use"
     )
     usable = device(experiment.cluster.device).usable
     if usable is not None:
         verdict = "fits" if traced.peak + held <= usable else "does not fit"
-        found.append(f"  together {gib(traced.peak + held)} of {gib(usable)}: {verdict}")
-    found.append("  largest tensors at the peak")
+        text.append(f"  together {gib(traced.peak + held)} of {gib(usable)}: {verdict}")
+    text.append("  largest tensors at the peak")
     rows = [[f"{n} x {gib(a.bytes)}", a.label, f"{a.dtype} {list(a.shape)}"] for a, n in traced.largest]
-    return [*found, *table(rows, right=(0,), indent="    ")]
+    return [*text, *table(rows, right=(0,), indent="    ")]
 
 
 def _memory(chosen: Plan, usable: int | None) -> list[str]:
@@ -231,14 +231,14 @@ def _share(efficiency: Efficiency) -> str:
 
 def _alternatives(ways: Sequence[Plan], usable: int | None) -> list[str]:
     rows = [["devices", "sharding", "memory", "", "", "step", "all steps", "network/step"]]
-    scale = max([usable or 0, *(each.memory.needed for each in ways)], default=1)
-    for each in ways:
-        fits = "fits" if each.fits else "does not fit"
-        step = duration(each.step_seconds) if each.step_seconds else "unknown"
-        whole = duration(each.seconds) if each.seconds else "unknown"
-        memory = each.memory.needed
+    scale = max([usable or 0, *(way.memory.needed for way in ways)], default=1)
+    for way in ways:
+        fits = "fits" if way.fits else "does not fit"
+        step = duration(way.step_seconds) if way.step_seconds else "unknown"
+        whole = duration(way.seconds) if way.seconds else "unknown"
+        memory = way.memory.needed
         rows.append(
-            [str(each.devices), each.label, gib(memory), bar(memory / scale, 16), fits, step, whole, size(each.traffic)]
+            [str(way.devices), way.label, gib(memory), bar(memory / scale, 16), fits, step, whole, size(way.traffic)]
         )
     text = table(rows, right=(0, 2, 5, 6, 7))
     return [line.replace("does not fit", click.style("does not fit", fg="red")) for line in text]

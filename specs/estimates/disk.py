@@ -65,18 +65,18 @@ def sizes(experiment: Experiment, measured: Path | None = None) -> list[Size]:
     stay = steps // checkpoints.keep_every if checkpoints.keep_every else 0
     also = f" and every {checkpoints.keep_every}th step's" if stay else ""
     one = checkpoint_bytes(count)
-    found = [
+    sizes = [
         Size("checkpoint", one, "weights and AdamW's two moments, in fp32"),
         Size("checkpoints kept", one * (checkpoints.keep + stay), f"the newest {checkpoints.keep}{also}"),
         Size("finished weights", weight_bytes(count), "fp32"),
     ]
     packed = packed_here(experiment, measured)
     if packed is not None:
-        found.append(Size("token store", packed[1], f"packed here: {packed[0]:,} rows"))
+        sizes.append(Size("token store", packed[1], f"packed here: {packed[0]:,} rows"))
     tight = density(experiment, measured)
-    found.append(Size("token store, if no sequence is seen twice", store_bytes(rows, length, tight), tight.how))
-    found.append(Size("the same before compression", raw_bytes(rows, length), f"{RAW} bytes for each position"))
-    return found
+    sizes.append(Size("token store, if no sequence is seen twice", store_bytes(rows, length, tight), tight.how))
+    sizes.append(Size("the same before compression", raw_bytes(rows, length), f"{RAW} bytes for each position"))
+    return sizes
 
 
 def weight_bytes(parameters: int) -> int:
@@ -112,9 +112,9 @@ def density(experiment: Experiment, measured: Path | None = None) -> Density:
         how = f"as dense as the {rows:,} rows that were packed here"
         return density_of(rows, size, experiment.architecture.context_length, how)
     wanted = (experiment.tokenizer.vocab_size, experiment.architecture.context_length)
-    pieces, length, found = min(MEASURED, key=lambda each: _distance(each[:2], wanted))
+    pieces, length, density = min(MEASURED, key=lambda measurement: _distance(measurement[:2], wanted))
     how = f"as Python code in {pieces:,} pieces, rows of {length:,} (docs/plan.md)"
-    return Density(found, how)
+    return Density(density, how)
 
 
 def packed_here(experiment: Experiment, measured: Path | None = None) -> tuple[int, int] | None:

@@ -116,12 +116,12 @@ def plan(
 
 def plans(experiment: Experiment, price: float | None = None) -> list[Plan]:
     """ZeRO-2, ZeRO-3 and a mix, over numbers of devices from one node (or device) to one micro-batch each."""
-    found = []
+    options = []
     efficiency = expected_efficiency(experiment)
     for ranks in device_counts(experiment):
         for parallelism in divisions(experiment, ranks):
-            found.append(plan(experiment, ranks, parallelism, price, efficiency))
-    return found
+            options.append(plan(experiment, ranks, parallelism, price, efficiency))
+    return options
 
 
 def device_counts(experiment: Experiment) -> list[int]:
@@ -171,14 +171,14 @@ def _moving(offered: Device, received: float, outside: float) -> float:
     return max((received - outside) / offered.link, outside / offered.network)
 
 
-def topology_note(each: Plan) -> str:
+def topology_note(option: Plan) -> str:
     """What level `topology` adds to the memory of a plan, in words."""
-    extra, beside = each.memory.peak - each.stock.peak, each.memory.beside
+    extra, beside = option.memory.peak - option.stock.peak, option.memory.beside
     parts = ([f"{gib(extra)} at the peak"] if extra > 0 else []) + ([f"{gib(beside)} beside it"] if beside > 0 else [])
     return f"level topology adds {' and '.join(parts) or 'nothing'}: gradients in pieces, and their partial sums"
 
 
-def fits_nowhere(found: Sequence[Plan]) -> list[int]:
+def fits_nowhere(options: Sequence[Plan]) -> list[int]:
     """Numbers of devices at which no division fits."""
-    counts = dict.fromkeys(each.devices for each in found)
-    return [count for count in counts if not any(each.fits for each in found if each.devices == count)]
+    counts = dict.fromkeys(option.devices for option in options)
+    return [count for count in counts if not any(option.fits for option in options if option.devices == count)]

@@ -248,16 +248,16 @@ def _fields_at(kind: type[Section], location: tuple[str | int, ...]) -> list[str
 
 
 def _models_in(model: type[BaseModel], name: str) -> list[type[BaseModel]]:
-    found: list[type[BaseModel]] = []
+    models: list[type[BaseModel]] = []
 
     def visit(annotation: Any) -> None:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found.append(annotation)
+            models.append(annotation)
         for argument in getattr(annotation, "__args__", ()):
             visit(argument)
 
     visit(model.model_fields[name].annotation)
-    return found
+    return models
 
 
 def _dotted(parts: Sequence[str | int]) -> str:

@@ -119,18 +119,18 @@ def _renamed(before: Mapping[str, Stage], after: Mapping[str, Stage], entries: M
     """
     gone = [stage for name, stage in before.items() if name not in after and name in entries]
     paths: dict[str, str] = {}
-    found: dict[str, str] = {}
+    renamed: dict[str, str] = {}
     for name in in_order(after):
         new = after[name]
         if new.tells_its_name or (name in entries and before.get(name, new) == new):
             continue
         for old in [before[name]] if name in entries else gone:
-            same = old.name not in found and _alike(old, new, paths)
+            same = old.name not in renamed and _alike(old, new, paths)
             if same and entries[old.name]["cmd"] == old.command:
-                found[old.name] = name
+                renamed[old.name] = name
                 paths |= dict(zip(old.outputs, new.outputs, strict=True))
                 break
-    return found
+    return renamed
 
 
 def _alike(old: Stage, new: Stage, paths: Mapping[str, str]) -> bool:

@@ -44,12 +44,12 @@ def changes(old: BaseModel, new: BaseModel) -> list[Change]:
 def _section(old: BaseModel, new: BaseModel, at: str) -> list[Change]:
     if type(old) is not type(new):
         return [Change(at, "changed", _plain(old), _plain(new), "")]
-    found = []
+    differences = []
     for field in type(old).model_fields:
         left, right = getattr(old, field), getattr(new, field)
         if left != right:
-            found += _value(left, right, f"{at}.{field}" if at else field, reason(type(old), field))
-    return found
+            differences += _value(left, right, f"{at}.{field}" if at else field, reason(type(old), field))
+    return differences
 
 
 def _value(old: Any, new: Any, at: str, why: str) -> list[Change]:
@@ -78,26 +78,26 @@ def _items(old: Sequence[Any], new: Sequence[Any], at: str, why: str) -> list[Ch
     gone = [name for name in left if name not in right]
     fresh = [name for name in right if name not in left]
     renamed = _renames({name: left[name] for name in gone}, {name: right[name] for name in fresh})
-    found: list[Change] = []
+    differences: list[Change] = []
     for before, after in renamed:
-        found.append(Change(f"{at}[{before}]", "renamed", before, after, why))
-        found += [
+        differences.append(Change(f"{at}[{before}]", "renamed", before, after, why))
+        differences += [
             change
             for change in _section(left[before], right[after], f"{at}[{after}]")
             if change.path != f"{at}[{after}].{_name_field(right[after])}"
         ]
     for name in left:
         if name in right:
-            found += _section(left[name], right[name], f"{at}[{name}]")
+            differences += _section(left[name], right[name], f"{at}[{name}]")
     matched = {name for pair in renamed for name in pair}
-    found += [Change(f"{at}[{n}]", "removed", _plain(left[n]), None, why) for n in gone if n not in matched]
-    found += [Change(f"{at}[{n}]", "added", None, _plain(right[n]), why) for n in fresh if n not in matched]
+    differences += [Change(f"{at}[{n}]", "removed", _plain(left[n]), None, why) for n in gone if n not in matched]
+    differences += [Change(f"{at}[{n}]", "added", None, _plain(right[n]), why) for n in fresh if n not in matched]
     new_names = dict(renamed)
     order_old = [new_names.get(name, name) for name in left if new_names.get(name, name) in right]
     order_new = [name for name in right if name in set(order_old)]
     if order_old != order_new:
-        found.append(Change(f"{at} (order)", "reordered", order_old, order_new, why))
-    return found
+        differences.append(Change(f"{at} (order)", "reordered", order_old, order_new, why))
+    return differences
 
 
 def _renames(gone: dict[str, Any], fresh: dict[str, Any]) -> list[tuple[str, str]]:

@@ -81,17 +81,17 @@ class Difference:
 def difference(old: Side, new: Side) -> Difference:
     """Compare two experiments. Raises UserError where a state of the project has no readable pipeline."""
     before, after = old.experiment, new.experiment
-    found = tuple(changes(before, after))
+    changed = tuple(changes(before, after))
     stages = _stages(old, new)
     again, reused = prices(before, after, stages)
     return Difference(
         old=old.label,
         new=new.label,
-        changes=found,
+        changes=changed,
         stages=stages,
-        quantities=tuple(_quantities(before, after)) if found else (),
-        scores=tuple(_scores(before, after)) if found else (),
-        caveats=tuple(_caveats(before, after)) if found else (),
+        quantities=tuple(_quantities(before, after)) if changed else (),
+        scores=tuple(_scores(before, after)) if changed else (),
+        caveats=tuple(_caveats(before, after)) if changed else (),
         loading=_loading(before, after),
         again=tuple(again),
         spared=total(reused),
@@ -161,15 +161,15 @@ _ASKING = {
 def _scores(old: Experiment, new: Experiment) -> list[Comparability]:
     left = {run.key: run for run in old.evaluation.benchmarks}
     right = {run.key: run for run in new.evaluation.benchmarks}
-    found = []
+    verdicts = []
     for key in dict.fromkeys((*left, *right)):
         if key not in left or key not in right:
             side = "new" if key in right else "old"
-            found.append(Comparability(key, None, (f"scored in the {side} experiment only",)))
+            verdicts.append(Comparability(key, None, (f"scored in the {side} experiment only",)))
             continue
         reasons = tuple(_incomparable(left[key], right[key]))
-        found.append(Comparability(key, not reasons, reasons))
-    return found
+        verdicts.append(Comparability(key, not reasons, reasons))
+    return verdicts
 
 
 def _incomparable(old: BenchmarkRun, new: BenchmarkRun) -> list[str]:
@@ -187,22 +187,22 @@ def _incomparable(old: BenchmarkRun, new: BenchmarkRun) -> list[str]:
 
 
 def _caveats(old: Experiment, new: Experiment) -> list[str]:
-    found = []
+    notes = []
     if old.tokenizer != new.tokenizer or old.corpus != new.corpus:
-        found.append("losses per token do not compare: the tokenizer, or the text that it is trained on, changed")
+        notes.append("losses per token do not compare: the tokenizer, or the text that it is trained on, changed")
     for where, left, right in (
         ("pretraining", old.corpus, new.corpus),
         ("finetuning", old.finetuning.corpus, new.finetuning.corpus),
     ):
         if left.decontaminate != right.decontaminate:
-            found.append(f"decontamination of the {where} corpus changed: a difference in scores may be contamination")
+            notes.append(f"decontamination of the {where} corpus changed: a difference in scores may be contamination")
     if old.finetuning.template != new.finetuning.template:
-        found.append("the chat template changed: chat protocols ask in other words")
+        notes.append("the chat template changed: chat protocols ask in other words")
     if old.architecture.context_length > new.architecture.context_length:
-        found.append("the context is shorter: less of a long prompt is seen")
+        notes.append("the context is shorter: less of a long prompt is seen")
     if _rounding(old) != _rounding(new):
-        found.append("level portable or threads changed: sampling may take other turns")
-    return found
+        notes.append("level portable or threads changed: sampling may take other turns")
+    return notes
 
 
 _SHAPES = ("d_model", "n_layers", "n_heads", "kv_heads", "d_ff", "tie_embeddings")

@@ -107,7 +107,7 @@ def load_policy(side: Side) -> Policy | None:
     return None if text is None else load_section(ROOT / POLICY, Policy, lambda file: text)
 
 
-def judge(found: Difference, old: Side, new: Side, today: date) -> list[Judgement]:
+def judge(review: Difference, old: Side, new: Side, today: date) -> list[Judgement]:
     """What the policy says of a change; rules that allow are left out.
 
     Rules and budget are those of the old state, so that a change cannot loosen what judges it. Waivers are those that
@@ -124,12 +124,12 @@ def judge(found: Difference, old: Side, new: Side, today: date) -> list[Judgemen
         Judgement(name, rule.action, message, rule.owner)
         for name, rule in policy.rules.items()
         if rule.action != "allow"
-        for message in RULES[name](found, old.experiment, new.experiment, policy)
+        for message in RULES[name](review, old.experiment, new.experiment, policy)
     ]
     if policy.budget is not None and policy.budget.action != "allow":
         budget = policy.budget
         judgements += [
-            Judgement("budget", budget.action, text, budget.owner) for text in _over(found, new.experiment, budget)
+            Judgement("budget", budget.action, text, budget.owner) for text in _over(review, new.experiment, budget)
         ]
     if before is not None and after is not None and _rules(before) != _rules(after):
         judgements.append(Judgement("policy", "warn", f"{POLICY} itself changes; the old one judges", "its owners"))
@@ -148,13 +148,13 @@ def _with_waiver(judgement: Judgement, waivers: Sequence[Waiver], experiment: st
     return judgement
 
 
-def _over(found: Difference, experiment: Experiment, budget: Budget) -> Iterator[str]:
-    cost = total(list(found.again))
+def _over(review: Difference, experiment: Experiment, budget: Budget) -> Iterator[str]:
+    cost = total(list(review.again))
     if budget.money is not None and (cost.money or 0) > budget.money:
         yield f"running again costs ${cost.money:,.0f}, the budget is ${budget.money:,.0f}"
     if budget.device_hours is not None and (cost.device_hours or 0) > budget.device_hours:
         yield f"running again takes {cost.device_hours:,.0f} device-hours, the budget is {budget.device_hours:,.0f}"
-    sizes = {quantity.name: quantity.new for quantity in found.quantities}
+    sizes = {quantity.name: quantity.new for quantity in review.quantities}
     disk = (sizes.get("checkpoint") or 0) * experiment.pretraining.checkpoints.keep
     if budget.disk is not None and disk > budget.disk:
         yield f"kept checkpoints take {disk / 1e9:,.1f} GB, the budget is {budget.disk / 1e9:,.1f} GB"
@@ -163,26 +163,26 @@ def _over(found: Difference, experiment: Experiment, budget: Budget) -> Iterator
 Check = Callable[[Difference, Experiment, Experiment, Policy], Iterator[str]]
 
 
-def _scores_stop_comparing(found: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
-    for score in found.scores:
+def _scores_stop_comparing(review: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
+    for score in review.scores:
         if score.comparable is False:
             yield f"scores of {score.run} stop comparing: {'; '.join(score.reasons)}"
 
 
-def _claim_missed(found: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
+def _claim_missed(review: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
     before = {verdict.name for verdict in audit(old) if verdict.met is False}
     for verdict in audit(new):
         if verdict.met is False and verdict.name not in before:
             yield f"the claim {verdict.name} is missed now"
 
 
-def _assumption_removed(found: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
+def _assumption_removed(review: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
     for path in old.assumptions:
         if path not in new.assumptions:
             yield f"the assumption of {path} is gone"
 
 
-def _decontamination_weakened(found: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
+def _decontamination_weakened(review: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
     for path, left, right in _corpora(old, new):
         before, after = left.decontaminate, right.decontaminate
         kept = {benchmark.name for benchmark in after.against}
@@ -195,13 +195,13 @@ def _decontamination_weakened(found: Difference, old: Experiment, new: Experimen
                 yield f"{path}.decontaminate.{field}: {had} -> {has} lets more through"
 
 
-def _licence_added(found: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
+def _licence_added(review: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
     for path, left, right in _corpora(old, new):
         if added := set(right.filter.licences) - set(left.filter.licences):
             yield f"{path}.filter.licences lets in {', '.join(sorted(added))}"
 
 
-def _data_lost(found: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
+def _data_lost(review: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
     for path, left, right in _corpora(old, new):
         sizes = {source.sha256: source.size or 0 for source in left.sources}
         kept = {source.sha256 for source in right.sources}
@@ -210,7 +210,7 @@ def _data_lost(found: Difference, old: Experiment, new: Experiment, policy: Poli
             yield f"{path}.sources: {lost / sum(sizes.values()):.1%} of the stated bytes are gone"
 
 
-def _determinism_lowered(found: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
+def _determinism_lowered(review: Difference, old: Experiment, new: Experiment, policy: Policy) -> Iterator[str]:
     before, after = old.reproducibility.level, new.reproducibility.level
     if LEVELS.index(after) < LEVELS.index(before):
         yield f"reproducibility.level: {before} -> {after} promises less"

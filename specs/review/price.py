@@ -40,21 +40,21 @@ def prices(old: Experiment, new: Experiment, stages: Rerun) -> tuple[list[Price]
     return [teller.price(name) for name in again], [teller.price(name) for name in stages.reused if "@" in name]
 
 
-def total(found: list[Price]) -> Price:
+def total(prices: list[Price]) -> Price:
     """The sum of what is known; `how` names the stages of which nothing is."""
-    unknown = [price.stage for price in found if price.seconds is None]
+    unknown = [price.stage for price in prices if price.seconds is None]
 
     def add(values: Iterator[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return sum(known) if known else None
 
-    download = [price.download for price in found if price.download is not None]
+    download = [price.download for price in prices if price.download is not None]
     return Price(
         "in all",
-        add(price.seconds for price in found),
-        add(price.device_hours for price in found),
-        add(price.money for price in found),
-        add(price.kilowatt_hours for price in found),
+        add(price.seconds for price in prices),
+        add(price.device_hours for price in prices),
+        add(price.money for price in prices),
+        add(price.kilowatt_hours for price in prices),
         sum(download) if download else None,
         f"besides {len(unknown)} stages of which nothing is known" if unknown else "",
     )

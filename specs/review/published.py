@@ -42,12 +42,12 @@ def artifacts(revision: str = "HEAD") -> list[Artifact]:
     return [Artifact(path, published.get(path), digest) for path, digest in _digests(now).items()]
 
 
-def told(found: list[Artifact]) -> list[str]:
+def told(artifacts: list[Artifact]) -> list[str]:
     """The same in words."""
-    other = [artifact for artifact in found if not artifact.same]
+    other = [artifact for artifact in artifacts if not artifact.same]
     if not other:
-        return [f"every artifact is the published one ({len(found)} of {len(found)})"]
-    lines = [f"{len(found) - len(other)} of {len(found)} artifacts are the published ones; these are not:"]
+        return [f"every artifact is the published one ({len(artifacts)} of {len(artifacts)})"]
+    lines = [f"{len(artifacts) - len(other)} of {len(artifacts)} artifacts are the published ones; these are not:"]
     lines += [f"  {a.path}{'' if a.published else ' (not published)'}" for a in other]
     return [*lines, "what depends on an artifact that differs differs too: the first one is where to look"]
 

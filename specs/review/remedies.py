@@ -66,7 +66,7 @@ def remedies(experiment: Experiment, name: str, claim: Claim | None) -> tuple[Re
 
 def _parameter_fields(experiment: Experiment, target: float, low: float, high: float) -> tuple[Remedy, ...]:
     """Parameters are linear in `d_ff` and in `n_layers`: solve for each."""
-    found = []
+    remedies = []
     for field in ("d_ff", "n_layers"):
 
         def count(value: int, field: str = field) -> int:
@@ -78,8 +78,8 @@ def _parameter_fields(experiment: Experiment, target: float, low: float, high: f
         remedy = _linear(
             f"architecture.{field}", slope, rest, target, low, high, MULTIPLES if field == "d_ff" else (1,)
         )
-        found += [remedy] if remedy else []
-    return tuple(found)
+        remedies += [remedy] if remedy else []
+    return tuple(remedies)
 
 
 def _linear(
@@ -99,15 +99,15 @@ def _batch(experiment: Experiment, target: float, low: float, high: float) -> tu
     micro-batch are any number."""
     training, length = experiment.pretraining, experiment.architecture.context_length
     devices, tokens = experiment.cluster.devices, training.micro_batch_size * length
-    found = []
+    remedies = []
     remedy = _linear("pretraining.micro_batches", tokens, 0, target, max(low, devices * tokens), high, (devices, 1))
-    found += [remedy] if remedy else []
+    remedies += [remedy] if remedy else []
     per_micro_batch = training.micro_batches * length
     first, last = max(math.ceil(low / per_micro_batch), 1), math.floor(high / per_micro_batch)
     if first <= last:
         value = min(max(round(target / per_micro_batch), first), last)
-        found.append(Remedy("pretraining.micro_batch_size", value, first, last))
-    return tuple(found)
+        remedies.append(Remedy("pretraining.micro_batch_size", value, first, last))
+    return tuple(remedies)
 
 
 def _tokens(experiment: Experiment, target: float, low: float, high: float) -> tuple[Remedy, ...]:
