@@ -106,8 +106,10 @@ class ShardedModel:
         self.keep_gathered(not self._last)
         if self._last:
             self._scratch.clear()
+        # One rank alone reduces nothing: FSDP hands out its own gradients after every sub-step.
+        whole = self._last or self.ranks == 1
         for reduction in self.reductions:
-            reduction.begin(senders, first=number == 0, last=self._last)
+            reduction.begin(senders, first=number == 0, last=whole)
         if number == 0:
             self._fold = Fold()
 
