@@ -35,7 +35,7 @@ def told(what: str, path: str) -> dict[str, float]:
     """What `benchmarks.measuring.kernels` prints in such an environment."""
     environment = os.environ | PATHS[path] | {"TWICE_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.measuring.kernels", what]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     return dict(json.loads(done.stdout))
 
 

@@ -125,8 +125,8 @@ class Engine:
             try:
                 code.require(pickle.loads(own))
                 return [{"bucket": bucket, "data": data} for bucket, data in split(given, buckets).items()]
-            except UserError as error:
-                return [{"bucket": _FAILED, "data": _pickled((False, str(error)))}]
+            except Exception as error:
+                return [{"bucket": _FAILED, "data": _failure(error)}]
 
         @daft.func(return_dtype=daft.DataType.binary())  # type: ignore[untyped-decorator]
         def gather_one(bucket: int, pieces: list[bytes]) -> bytes:
@@ -277,12 +277,17 @@ def _guarded(own: bytes, function: Callable[[Any], Any], given: Any) -> bytes:
     try:
         code.require(pickle.loads(own))
         return _pickled((None, function(given)))
-    except UserError as error:
-        return _pickled((UserError, str(error)))
     except Exception as error:
-        if (told := shortage(error)) is None:
-            raise
-        return _pickled((ShortageError, str(told)))
+        return _failure(error)
+
+
+def _failure(error: Exception) -> bytes:
+    """An error that is told in one line, for `_unpickled`. Raises every other one again."""
+    if isinstance(error, UserError):
+        return _pickled((UserError, str(error)))
+    if (told := shortage(error)) is None:
+        raise error
+    return _pickled((ShortageError, str(told)))
 
 
 def _unpickled(result: bytes) -> Any:

@@ -72,7 +72,8 @@ def draw(experiment: Experiment, target: Path, price: float | None = None) -> No
     title = f"{experiment.name} on {experiment.cluster.device}: memory of a device"
     if target.suffix not in (".svg", ".html"):
         raise UserError(f"{target}: write a picture as .svg or .html")
-    text = figures.memory(options, usable, title)
+    needs = [(option.sharding, option.devices, option.memory.needed, option.fits) for option in options]
+    text = figures.memory(needs, usable, title)
     if target.suffix == ".html":
         words = click.unstyle("\n".join(lines(experiment, options, price)))
         template = Environment(

@@ -10,8 +10,6 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from specs.estimates.plan import Plan
-
 # Text stays text, in the reader's own font; ids do not come from a random salt.
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -114,21 +112,19 @@ def verdicts(classes: dict[str, dict[str, int]]) -> str:
         return _svg(figure)
 
 
-def memory(plans: Sequence[Plan], usable: int | None, title: str) -> str:
+def memory(needs: Sequence[tuple[str, int, float, bool]], usable: int | None, title: str) -> str:
     """Memory of a device against the number of devices, a line for each kind of sharding; hollow: it does not fit.
 
-    usable: bytes of a device that can be used, drawn as a dashed line.
+    needs: (sharding, devices, bytes, whether it fits); usable: bytes of a device that can be used, a dashed line.
     """
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(7.2, 4.2))
-        counts = sorted({plan.devices for plan in plans})
+        counts = sorted({devices for _, devices, *_ in needs})
         for sharding, (colour, marker) in _SHARDING.items():
-            points = sorted((plan for plan in plans if plan.sharding == sharding), key=lambda plan: plan.devices)
-            places = [counts.index(plan.devices) for plan in points]
-            needed = [plan.memory.needed / 2**30 for plan in points]
-            axes.plot(places, needed, color=colour, lw=1.5, marker=marker, label=sharding)
-            misfits = [i for i, plan in enumerate(points) if not plan.fits]
-            axes.plot([places[i] for i in misfits], [needed[i] for i in misfits], marker, mfc="white", mec=colour)
+            points = sorted((counts.index(n), need / 2**30, fits) for kind, n, need, fits in needs if kind == sharding)
+            axes.plot([x for x, *_ in points], [y for _, y, _ in points], color=colour, marker=marker, label=sharding)
+            misfits = [(x, y) for x, y, fits in points if not fits]
+            axes.plot([x for x, _ in misfits], [y for _, y in misfits], marker, mfc="white", mec=colour)
         if usable is not None:
             axes.axhline(usable / 2**30, color="#D55E00", ls="--", label=f"{usable / 2**30:.1f} GiB usable")
         axes.set_xticks(range(len(counts)), [str(count) for count in counts])

@@ -24,7 +24,6 @@ NEUTRAL = {
     "specs.loading": "values reach a stage through the lock",
     "specs.schema": "values and defaults reach a stage through the lock; the rest is defined by them",
     "specs.pipeline": "brings values from the lock, which is compared value by value; names and keeps state",
-    "specs.estimates.devices": "prices, and peaks that utilisation is told against",
     "runner.launching": "where ranks run",
     "runner.monitoring": "what is told of a run",
 }

@@ -108,7 +108,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: st
             "licence: GPL-3.0-only",
             "source 'trio': its licence GPL-3.0-only is not allowed",
         ),
-        ("decontaminate:", "ingest: {languages: [pyton]}\ndecontaminate:", "no language is called 'pyton'"),
+        ("languages: [python,", "languages: [pyton,", "no language is called 'pyton'"),
         ("decontaminate:", "filter: {prose: {min_words: 9, max_words: 8}}\ndecontaminate:", "min_words (9) is above"),
     ],
 )

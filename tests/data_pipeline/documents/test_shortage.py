@@ -80,6 +80,8 @@ def test_a_stage_on_a_full_disk_ends_in_one_line_and_goes_on_later(corpus: Path,
         assert tree_digests(corpus / arguments[-1])
 
 
+# Daft leaves the pipes to its processes to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_worker_that_the_system_ends_is_told_in_one_line() -> None:
     with pytest.raises(ShortageError, match=r"a worker was ended from outside.*fewer workers"):
         list(Engine(workers=2).map(_die, list(range(4))))

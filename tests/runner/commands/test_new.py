@@ -20,7 +20,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "notes" / "old").mkdir(parents=True)
     for number in range(40):
         (tmp_path / "notes" / f"{number}.md").write_text(f"# Note {number}\n\n" + WORDS * 50, "utf-8")
-    for module in ("runner.commands.new.ROOT", "specs.loading.settings.ROOT", "specs.loading.yaml_reader.ROOT"):
+    (tmp_path / "dvc.yaml").touch()  # the mark of a checkout
+    for module in (
+        "specs.common.checkout.ROOT",
+        "runner.commands.new.ROOT",
+        "specs.loading.settings.ROOT",
+        "specs.loading.yaml_reader.ROOT",
+    ):
         monkeypatch.setattr(module, tmp_path)
     monkeypatch.setattr(new, "SPECS", tmp_path / "specs")
     monkeypatch.setattr("runner.cli.ROOT", tmp_path)

@@ -97,7 +97,7 @@ def test_what_is_said_to_meet_a_claim_meets_it(
 def test_what_does_not_fit_says_what_would(code_34b: Experiment) -> None:
     wrong = changed(code_34b, "cluster", devices=64)
     fields = {remedy.field: remedy.value for remedy in missed(wrong)["fits_on"].remedies}
-    assert fields["cluster.devices"] == 128
+    assert fields["cluster.devices"] == 256
     resharded = int(fields["pretraining.parallelism.resharded_blocks"])
     for blocks, name in ((resharded, False), (resharded - 1, True)):
         parallelism = wrong.pretraining.parallelism.model_copy(update={"sharding": "mixed", "resharded_blocks": blocks})
