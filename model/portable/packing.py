@@ -6,6 +6,8 @@ left operand becomes rows [M, stride] of words, the right one panels [N / column
 A bfloat16 below 2^-55 becomes 0 on the way. Then every product is a multiple of 2^-124, hence so is every partial sum,
 and no number on the way is subnormal: processors that flush those agree with those that do not, and as products of
 bfloat16 are exact in fp32, so do fused and separate multiplications and additions.
+
+Where a pair lacks its second step, that step is -0 times 0: adding their product, -0, changes no sum, not even -0.
 """
 
 from dataclasses import dataclass
@@ -107,10 +109,16 @@ def pack_left(program: Program, words: Words, along: bool) -> Kernel:
 
         k.loop(0, last + 1, words.width, square)
 
+    def complete(row: Value) -> None:
+        last = row * stride + (words.count(depth) - 1)
+        k.store(target, last, k.load(target, last, I32, 0) | ((depth & 1) << 15).cast(I32))
+
     if along:
         k.loop(0, count, 1, copy)
     else:
         k.each(count, turn, lanes=words.width)
+    if words.pairs:
+        k.loop(0, count, 1, complete)
     return k.done()
 
 

@@ -4,7 +4,7 @@ import definition
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from samples import tensor
 from torch import Tensor
@@ -27,6 +27,7 @@ def same(ours: Tensor, expected: np.ndarray) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(SIZES, SIZES, SIZES, st.booleans(), st.booleans(), st.sampled_from(DTYPES), st.sampled_from([0.5, 3.0, 28.0]))
+@example(1, 1, 22, False, False, torch.bfloat16, 0.5)  # a chain that begins at -0 and stays there
 def test_every_output_is_one_chain(
     M: int, K: int, N: int, turned_a: bool, turned_b: bool, dtype: torch.dtype, spread: float
 ) -> None:
@@ -67,6 +68,20 @@ def test_operands_below_the_limit_count_as_zero() -> None:
         out = torch.empty(1, 4)
         multiply(left, torch.eye(4, dtype=torch.bfloat16), out, WHOLE)
         assert out.tolist() == [[0.0, 2.0**-55, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("K", [1, 2, 31, 513])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_chain_that_goes_on_from_minus_zero_keeps_its_sign(K: int, dtype: torch.dtype) -> None:
+    """Every product is -0. A step added to fill a vector register must not make the sum +0."""
+    a, b = torch.zeros(7, K, dtype=dtype), torch.full((K, 70), -1.0, dtype=dtype)
+    for left in (a, a.T.contiguous().T):
+        for right in (b, b.T.contiguous().T):
+            out = torch.full((7, 70), -0.0)
+            multiply(left, right, out, CONTINUED)
+            assert out.signbit().all()
+            multiply(left, right, out, WHOLE)
+            assert not out.signbit().any()
 
 
 def test_no_partial_sum_is_subnormal() -> None:
