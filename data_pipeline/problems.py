@@ -13,8 +13,9 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from data_pipeline.numpy_stand_in import NUMPY
 from specs.common.errors import UserError
 from specs.common.files import digest_json
 
@@ -104,18 +105,18 @@ def contents(problem: Problem) -> dict[str, object]:
 
 def _entries(text: str, name: str) -> list[str]:
     """The entries of a JSON array, as lines."""
+    return [json.dumps(entry) for entry in _json(text, name)]
+
+
+def _json(text: str, location: str) -> Any:
     try:
-        entries = json.loads(text)
+        return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{name}: not valid JSON ({error}); fetch the benchmark again") from error
-    return [json.dumps(entry) for entry in entries]
+        raise UserError(f"{location}: not valid JSON ({error}); fetch the benchmark again") from error
 
 
 def _problem(line: str, location: str, schema: Schema) -> Problem:
-    try:
-        record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{location}: not valid JSON ({error}); fetch the benchmark again") from error
+    record = _json(line, location)
     if not isinstance(record, dict):
         raise UserError(f"{location}: a problem must be a JSON object, not {type(record).__name__}")
     problem = SCHEMAS[schema](record, location)
@@ -130,13 +131,10 @@ def _problem(line: str, location: str, schema: Schema) -> Problem:
 
 def _humaneval(record: Record, location: str) -> Problem:
     task_id = _string(record, "task_id", location)
-    digits = task_id.rsplit("/", 1)[-1]
-    if not (digits.isascii() and digits.isdigit()):
-        raise UserError(f"{location}: task_id {task_id!r} does not end in a number such as HumanEval/7")
     tests = _string(record, "test", location)
     return Problem(
         task_id=task_id,
-        number=int(digits),
+        number=_number(task_id, location, "HumanEval/7"),
         prompt=_string(record, "prompt", location),
         solution=_string(record, "canonical_solution", location),
         tests=tests,
@@ -175,13 +173,10 @@ def _mbpp(record: Record, location: str) -> Problem:
 
 def _mbpp_plus(record: Record, location: str) -> Problem:
     """MBPP+ as evalplus releases it: the prompt is a docstring, the tests are inputs."""
-    name = _string(record, "task_id", location)
-    digits = name.rpartition("/")[2]
-    if not (digits.isascii() and digits.isdigit()):
-        raise UserError(f"{location}: task_id {name!r} does not end in a number such as Mbpp/7")
+    number = _number(_string(record, "task_id", location), location, "Mbpp/7")
     return Problem(
-        task_id=str(int(digits)),
-        number=int(digits),
+        task_id=str(number),
+        number=number,
         prompt=_string(record, "prompt", location),
         solution=_string(record, "canonical_solution", location),
         tests=_string(record, "assertion", location).strip(),
@@ -189,6 +184,13 @@ def _mbpp_plus(record: Record, location: str) -> Problem:
         setup="",
         inputs=_inputs(record, location),
     )
+
+
+def _number(task_id: str, location: str, example: str) -> int:
+    digits = task_id.rpartition("/")[2]
+    if not (digits.isascii() and digits.isdigit()):
+        raise UserError(f"{location}: task_id {task_id!r} does not end in a number such as {example}")
+    return int(digits)
 
 
 def _inputs(record: Record, location: str) -> str:
@@ -211,46 +213,6 @@ def _inputs(record: Record, location: str) -> str:
 
 
 _NUMPY = re.compile(r"^\s*(import|from) numpy\b", re.MULTILINE)
-
-NUMPY = """
-def _stand_in():
-    import math, sys, types
-
-    def close(a, b, rtol, atol):
-        if isinstance(a, (list, tuple)) or isinstance(b, (list, tuple)):
-            if not isinstance(b, (list, tuple)):
-                b = [b] * len(a)
-            if not isinstance(a, (list, tuple)):
-                a = [a] * len(b)
-            if len(a) != len(b):
-                raise ValueError("operands of different shapes")
-            return all([close(x, y, rtol, atol) for x, y in zip(a, b)])
-        if a == b:
-            return True
-        if not all(isinstance(x, (int, float, complex)) for x in (a, b)):
-            raise TypeError("not a number")
-        return bool(abs(b) != math.inf and abs(a - b) <= atol + rtol * abs(b))
-
-    def allclose(a, b, rtol=1e-5, atol=1e-8):
-        return close(a, b, rtol, atol)
-
-    def assert_allclose(actual, desired, rtol=1e-7, atol=0):
-        assert close(actual, desired, rtol, atol), "not equal to tolerance"
-
-    numpy = types.ModuleType("numpy")
-    numpy.allclose = allclose
-    numpy.testing = types.ModuleType("numpy.testing")
-    numpy.testing.assert_allclose = assert_allclose
-    numpy.ndarray = type("ndarray", (), {})
-    numpy.float32 = numpy.float64 = float
-    numpy.inf, numpy.nan = math.inf, math.nan
-    sys.modules["numpy"], sys.modules["numpy.testing"] = numpy, numpy.testing
-
-
-_stand_in()
-"""
-"""What the tests of HumanEval+ and MBPP+ use of numpy, which no sandbox offers: comparison within a tolerance. It comes
-after the candidate, which still finds no numpy."""
 
 SCHEMAS: dict[Schema, Callable[[Record, str], Problem]] = {"humaneval": _humaneval, "mbpp": _mbpp}
 """How a record of each schema is read."""

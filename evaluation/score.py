@@ -10,7 +10,8 @@ from typing import get_args
 
 import click
 
-from data_pipeline.problems import NUMPY, Problem, content_sha256, contents
+from data_pipeline.numpy_stand_in import NUMPY
+from data_pipeline.problems import Problem, content_sha256, contents
 from evaluation.completions.completions import FILE, Completion, by_problem, load_problems, read_completions
 from evaluation.protocols.program import Program
 from evaluation.protocols.protocol import Protocol

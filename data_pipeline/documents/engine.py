@@ -11,7 +11,6 @@ import inspect
 import logging
 import os
 import pickle
-import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +21,13 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from specs.common.errors import ShortageError, UserError, shortage
+from data_pipeline.documents.remote_calls import failure, guarded, pickled, rows_of, unpickled, worker
+from specs.common.errors import UserError
 from specs.loading.settings import load_settings
 from specs.pipeline import code
 
 T = TypeVar("T")
 R = TypeVar("R")
-_ENDED = re.compile(r"closed the connection unexpectedly|worker died|WorkerCrashedError|Broken pipe", re.I)
 
 _FAILED = -1
 """In place of a bucket: what a task that failed says."""
@@ -84,10 +83,10 @@ class Engine:
         if self.name == "native":
             # Threads of one process would take turns at Python.
             limits["use_process"] = True
-        worker = daft.cls(**limits)(_worker(daft))(_pickled(code.current()), _pickled(function))
-        frame = self._frame(daft, [_pickled(task) for task in tasks])
-        for row in _rows(frame.select("number", worker(daft.col("task")).alias("result"))):
-            yield row["number"], _unpickled(row["result"])
+        one = daft.cls(**limits)(worker(daft))(pickled(code.current()), pickled(function))
+        frame = self._frame(daft, [pickled(task) for task in tasks])
+        for row in rows_of(frame.select("number", one(daft.col("task")).alias("result"))):
+            yield row["number"], unpickled(row["result"])
 
     def exchange(
         self,
@@ -116,7 +115,7 @@ class Engine:
                     advance()
             return [gathered[bucket] for bucket in sorted(gathered)]
         daft = self._started()
-        own = _pickled(code.current())
+        own = pickled(code.current())
         shape = daft.DataType.struct({"bucket": daft.DataType.int64(), "data": daft.DataType.binary()})
 
         @daft.func(return_dtype=daft.DataType.list(shape))  # type: ignore[untyped-decorator]
@@ -126,22 +125,22 @@ class Engine:
                 code.require(pickle.loads(own))
                 return [{"bucket": bucket, "data": data} for bucket, data in split(given, buckets).items()]
             except Exception as error:
-                return [{"bucket": _FAILED, "data": _failure(error)}]
+                return [{"bucket": _FAILED, "data": failure(error)}]
 
         @daft.func(return_dtype=daft.DataType.binary())  # type: ignore[untyped-decorator]
         def gather_one(bucket: int, pieces: list[bytes]) -> bytes:
-            return min(pieces) if bucket == _FAILED else _guarded(own, gather, sorted(pieces))
+            return min(pieces) if bucket == _FAILED else guarded(own, gather, sorted(pieces))
 
         gathered = {}
         for number in range(passes):
-            frame = self._frame(daft, [_pickled((task, Buckets(count, number, passes))) for task in tasks])
+            frame = self._frame(daft, [pickled((task, Buckets(count, number, passes))) for task in tasks])
             piece = daft.col("piece")
             pieces = frame.select(split_one(daft.col("task")).alias("piece")).explode("piece").where(piece.not_null())
             pieces = pieces.select(piece["bucket"].alias("bucket"), piece["data"].alias("data"))
             grouped = pieces.groupby("bucket").agg(daft.col("data").list_agg().alias("data")).into_batches(1)
             results = gather_one(daft.col("bucket"), daft.col("data")).alias("result")
-            for row in _rows(grouped.select("bucket", results)):
-                gathered[row["bucket"]] = _unpickled(row["result"])
+            for row in rows_of(grouped.select("bucket", results)):
+                gathered[row["bucket"]] = unpickled(row["result"])
                 advance()
         return [gathered[bucket] for bucket in sorted(gathered)]
 
@@ -249,64 +248,3 @@ def _connected(address: str, workers: int) -> tuple[int, int]:
         ) from error
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return int(resources.get("CPU", 1)), int(resources.get("memory", 2**30))
-
-
-def _worker(daft: Any) -> type:
-    class Worker:
-        """One process of a map; the function arrives once, with the code that it is part of."""
-
-        def __init__(self, own: bytes, function: bytes) -> None:
-            self._own, self._function = own, pickle.loads(function)
-
-        @daft.method(return_dtype=daft.DataType.binary())  # type: ignore[untyped-decorator]
-        def __call__(self, task: bytes) -> bytes:
-            return _guarded(self._own, self._function, pickle.loads(task))
-
-    return Worker
-
-
-def _pickled(value: object) -> bytes:
-    # Lambdas too, which the standard pickle refuses.
-    from daft.pickle import dumps
-
-    return bytes(dumps(value))
-
-
-def _guarded(own: bytes, function: Callable[[Any], Any], given: Any) -> bytes:
-    """The result, or the error that is told in one line. `own`: the code of the stage, which this process must have."""
-    try:
-        code.require(pickle.loads(own))
-        return _pickled((None, function(given)))
-    except Exception as error:
-        return _failure(error)
-
-
-def _failure(error: Exception) -> bytes:
-    """An error that is told in one line, for `_unpickled`. Raises every other one again."""
-    if isinstance(error, UserError):
-        return _pickled((UserError, str(error)))
-    if (told := shortage(error)) is None:
-        raise error
-    return _pickled((ShortageError, str(told)))
-
-
-def _unpickled(result: bytes) -> Any:
-    kind, value = pickle.loads(result)
-    if kind is not None:
-        raise kind(value)
-    return value
-
-
-def _rows(frame: Any) -> Iterator[dict[str, Any]]:
-    """Rows of a frame as they are ready. Raises ShortageError where the engine itself, or a worker, lacks room."""
-    try:
-        yield from frame.iter_rows()
-    except Exception as error:
-        if (told := shortage(error)) is not None:
-            raise told from error
-        if _ENDED.search(str(error)):
-            raise ShortageError(
-                "a worker was ended from outside, as the system does where memory is used up; what is finished is "
-                "kept: run again with fewer workers (--workers, TWICE_WORKERS)"
-            ) from error
-        raise
