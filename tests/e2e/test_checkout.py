@@ -104,7 +104,10 @@ def test_each_checkout_is_served_by_its_own_code(first: Path, second: Path, tmp_
         assert (done.returncode, done.stdout) == (0, "specs/lock.yaml is fresh: smoke\n"), done.stderr
     before = locks(first)
     assert "stale: runs.smoke" in run(("twice", "lock", "--check"), second / "specs", code=second).stderr
-    assert run(("twice", "lock"), second / "specs", code=second).stdout == "specs/lock.yaml written: smoke\n"
+    assert (
+        run(("twice", "lock"), second / "specs", code=second).stdout
+        == "specs/lock.yaml written: smoke\n  changes runs smoke\n"
+    )
     assert run(("dvc", "repro", "-s", "lock"), second, code=second).returncode == 0
     assert locks(first) == before != locks(second)
 
