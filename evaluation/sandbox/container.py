@@ -34,7 +34,7 @@ for name in modules:
     del sys.modules[name]
 modules["evaluation.sandbox.server"].main()
 """
-_INSIDE = ("confinement", "value_codec", "object_proxy", "server")
+_INSIDE = ("confinement", "frames", "value_codec", "object_proxy", "server")
 
 
 def server(control: int, plan: Mapping[str, object]) -> list[str]:

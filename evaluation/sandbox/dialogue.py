@@ -7,11 +7,11 @@ import re
 import secrets
 import signal
 import socket
-import struct
 from dataclasses import dataclass
 from typing import Literal
 
 from evaluation.protocols.program import Program
+from evaluation.sandbox.frames import FrameTooLongError, frame, read_frame
 
 Verdict = Literal["passed", "wrong", "crashed", "timeout", "memory", "blocked", "extraction"]
 """How a program ended. All but `passed` are what the program's own process reported, or what ended that process;
@@ -121,22 +121,11 @@ def normalised(message: str) -> str:
 
 
 def _send(channel: socket.socket, data: bytes) -> None:
-    channel.sendall(b"S" + struct.pack(">I", len(data)) + data)
+    channel.sendall(frame(data))
 
 
 def _receive(channel: socket.socket) -> tuple[bytes, bytes]:
-    header = _exactly(channel, 5)
-    (size,) = struct.unpack(">I", header[1:])
-    if size > _MAX_REPORT:
+    try:
+        return read_frame(channel.recv, _MAX_REPORT)
+    except FrameTooLongError:
         return b"?", b""
-    return header[:1], _exactly(channel, size)
-
-
-def _exactly(channel: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = channel.recv(size - len(data))
-        if not part:
-            raise EOFError
-        data += part
-    return data

@@ -9,10 +9,11 @@ through handles. The candidate's side does all that it is asked; the tests' side
 import builtins
 import json
 import os
-import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+from evaluation.sandbox.frames import frame, read_frame, write_all
 from evaluation.sandbox.value_codec import Codec, Coded
 
 _MAX_FRAME = 2**26
@@ -187,26 +188,10 @@ class Peer:
         return ["value", result, after]
 
     def _send(self, message: Coded) -> None:
-        data = json.dumps(message).encode()
-        frame = struct.pack(">I", len(data)) + data
-        while frame:
-            frame = frame[os.write(self._link, frame) :]
+        write_all(partial(os.write, self._link), frame(json.dumps(message).encode()))
 
     def _receive(self) -> Coded:
-        (size,) = struct.unpack(">I", self._exactly(4))
-        if size > _MAX_FRAME:
-            raise EOFError
-        return json.loads(self._exactly(size))
-
-    def _exactly(self, size: int) -> bytes:
-        parts = []
-        while size:
-            part = os.read(self._link, min(size, 65_536))
-            if not part:
-                raise EOFError("the candidate's process ended")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+        return json.loads(read_frame(partial(os.read, self._link), _MAX_FRAME)[1])
 
 
 def borrowed(link: int) -> dict[str, object]:

@@ -18,13 +18,14 @@ import random
 import select
 import signal
 import socket
-import struct
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from evaluation.sandbox.confinement import Confinement, Plan, become
+from evaluation.sandbox.frames import frame, read_frame, write_all
 from evaluation.sandbox.object_proxy import answer, borrowed
 
 # What programs import most, so that no candidate pays for it in processor time.
@@ -45,30 +46,13 @@ MAX_MESSAGE = 300
 
 
 def send(channel: int, kind: bytes, data: bytes = b"") -> None:
-    """Write one frame: kind (one byte), length, data."""
-    frame = kind + struct.pack(">I", len(data)) + data
-    while frame:
-        frame = frame[os.write(channel, frame) :]
+    """Write one frame."""
+    write_all(partial(os.write, channel), frame(data, kind))
 
 
 def receive(channel: int) -> bytes:
     """Data of the next frame. Raises EOFError where the other end is gone."""
-    header = _exactly(channel, 5)
-    (size,) = struct.unpack(">I", header[1:])
-    if size > MAX_FRAME:
-        raise EOFError
-    return _exactly(channel, size)
-
-
-def _exactly(channel: int, size: int) -> bytes:
-    parts = []
-    while size:
-        part = os.read(channel, min(size, 65_536))
-        if not part:
-            raise EOFError
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+    return read_frame(partial(os.read, channel), MAX_FRAME)[1]
 
 
 def classify(error: BaseException) -> str:
