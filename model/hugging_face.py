@@ -173,20 +173,20 @@ def export_weights(
         with safe_open(source, framework="pt") as file:
             # A tied matrix is one parameter under two names; a file may hold it under either or both.
             surplus = {"output.weight"} if architecture.tie_embeddings else set()
-            held = {name: tuple(file.get_slice(name).get_shape()) for name in {*file.keys()} - surplus}
-            _require_shapes(source, held, architecture)
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in {*file.keys()} - surplus}
+            _require_shapes(source, shapes, architecture)
             pieces = _split(file, architecture, dtype)
             _write_shards(out, pieces, shard_bytes)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{source}: no readable weights ({error}); run the training stage again") from error
 
 
-def _require_shapes(source: Path, held: Mapping[str, tuple[int, ...]], architecture: Architecture) -> None:
+def _require_shapes(source: Path, shapes: Mapping[str, tuple[int, ...]], architecture: Architecture) -> None:
     wanted = tensor_names(architecture)
-    for name in sorted({*held, *wanted}):
+    for name in sorted({*shapes, *wanted}):
         rows = sum(count for _, count in wanted.get(name, ()))
-        if name not in held or name not in wanted or (rows and held[name][0] != rows):
-            there, here = name in held and held[name], name in wanted
+        if name not in shapes or name not in wanted or (rows and shapes[name][0] != rows):
+            there, here = name in shapes and shapes[name], name in wanted
             raise UserError(
                 f"{source}: {name} is {there or 'absent'} in the file and {'expected' if here else 'unknown'} by the "
                 "architecture: the weights are of another one"

@@ -87,13 +87,13 @@ def read_columns(block: Block, names: Sequence[str]) -> dict[str, list[str]]:
 def batches(items: Iterable[T], size: Callable[[T], int], limit: int, count: int | None = None) -> Iterator[list[T]]:
     """Items in their order, in lists that end when their sizes reach a limit, or their number `count`."""
     batch: list[T] = []
-    held = 0
+    batched = 0
     for item in items:
         batch.append(item)
-        held += size(item)
-        if held >= limit or len(batch) == count:
+        batched += size(item)
+        if batched >= limit or len(batch) == count:
             yield batch
-            batch, held = [], 0
+            batch, batched = [], 0
     if batch:
         yield batch
 

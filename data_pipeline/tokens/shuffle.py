@@ -43,10 +43,10 @@ class Order:
             raise UserError("the token store has no rows to train on; check the corpus and the ledger of its store")
         self._held = self._hold_out(rows, held_out)
         self.held_out: Rows = np.sort(
-            np.concatenate([start + held for start, held in zip(self._starts, self._held, strict=True)])
+            np.concatenate([start + reserved for start, reserved in zip(self._starts, self._held, strict=True)])
         )
         """int64 `[held_out]`: rows that training never sees, in ascending order."""
-        self._counts = rows - np.array([len(held) for held in self._held], np.int64)
+        self._counts = rows - np.array([len(reserved) for reserved in self._held], np.int64)
         weights = np.array([share.weight for share in shares], np.int64)
         self._slot_ends = np.cumsum(self._counts * weights)
         self.slots = int(self._slot_ends[-1])

@@ -47,8 +47,8 @@ def _evaluations(folder: Path) -> dict[str, Path]:
 
 
 def _rows(first: Path, second: Path) -> list[dict[str, Any]]:
-    held = [_read(folder) for folder in (first, second)]
-    (ours, passed), (theirs, passed_there) = held
+    results = [_read(folder) for folder in (first, second)]
+    (ours, passed), (theirs, passed_there) = results
     for key in ASKED:
         if ours.get(key) != theirs.get(key):
             raise UserError(

@@ -96,14 +96,14 @@ def import_model(source: Path, out: Path) -> list[str]:
 
     Returns what was found, a line each. Raises UserError where the model has no exact counterpart here.
     """
-    place = source / CONFIG
+    path = source / CONFIG
     try:
-        config = json.loads(place.read_bytes())
+        config = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f"{place}: cannot be read ({error}); give the folder of a `transformers` model") from error
+        raise UserError(f"{path}: cannot be read ({error}); give the folder of a `transformers` model") from error
     if not isinstance(config, dict):
-        raise UserError(f"{place}: not a JSON object; give the folder of a `transformers` model")
-    architecture, vocab_size = architecture_of(config, str(place))
+        raise UserError(f"{path}: not a JSON object; give the folder of a `transformers` model")
+    architecture, vocab_size = architecture_of(config, str(path))
     architecture = _own(config, architecture, vocab_size)
     with replacing(out) as folder:
         folder.mkdir()

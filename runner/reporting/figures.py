@@ -44,11 +44,11 @@ def loss_curve(steps: Sequence[dict[str, Any]], title: str) -> str:
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(7.2, 3.2))
         axes.plot([row["step"] for row in steps], [row["loss"] for row in steps], color=_BLUE, lw=1.2, label="training")
-        held = [row for row in steps if row.get("held_out_loss") is not None]
-        if held:
+        held_out = [row for row in steps if row.get("held_out_loss") is not None]
+        if held_out:
             axes.plot(
-                [row["step"] for row in held],
-                [row["held_out_loss"] for row in held],
+                [row["step"] for row in held_out],
+                [row["held_out_loss"] for row in held_out],
                 color=_ORANGE,
                 marker="o",
                 ms=4,

@@ -88,8 +88,8 @@ class RecordedRun:
             return Job.model_validate(_ELSEWHERE | self.spec | own | changes)
         except (ValidationError, TypeError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-            place = ".".join(map(str, first["loc"])) or "spec"
-            raise UserError(f"{self.files.record}: states no spec of a run: {place}: {first['msg']}") from error
+            field = ".".join(map(str, first["loc"])) or "spec"
+            raise UserError(f"{self.files.record}: states no spec of a run: {field}: {first['msg']}") from error
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """The journal, an entry for each step from 1 on.
@@ -108,8 +108,8 @@ class RecordedRun:
                 yield entry
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise UserError(f"{path}:{number}: not a line of a journal: {place}: {first['msg']}") from error
+            field = ".".join(map(str, first["loc"]))
+            raise UserError(f"{path}:{number}: not a line of a journal: {field}: {first['msg']}") from error
         except (ValueError, TypeError, RecursionError) as error:  # what JSON can hold and no run writes
             raise UserError(f"{path}:{number + 1}: not a line of a digest chain ({error})") from error
 

@@ -131,8 +131,8 @@ def _tree(text: str) -> Tree | str:
         # What is not closed is told where it begins, not where the file ends.
         opened = "end of stream" in problem or "',' or" in problem
         mark = (error.context_mark if opened else None) or error.problem_mark or error.context_mark
-        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        return f"{place}: {yaml_fault(problem)}"
+        location = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        return f"{location}: {yaml_fault(problem)}"
     except (YAMLError, ValueError) as error:
         return f": {' '.join(str(error).split())}"
     return ":1:1: the file is empty" if root is None else _Planter().plant(root)
@@ -169,8 +169,8 @@ class _Planter:
         return tree
 
     def _key(self, node: Any) -> Tree:
-        place = [node.start_mark.line + 1, node.start_mark.column + 1]
-        return [*place, "value", node.value] if node.id == "scalar" else [*place, "error", "a key must be plain text"]
+        start = [node.start_mark.line + 1, node.start_mark.column + 1]
+        return [*start, "value", node.value] if node.id == "scalar" else [*start, "error", "a key must be plain text"]
 
     def _scalar(self, node: Any) -> tuple[str, Any]:
         from ruamel.yaml.error import YAMLError
