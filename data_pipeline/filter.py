@@ -16,6 +16,7 @@ from data_pipeline.documents.blocks import batches
 from data_pipeline.documents.document_stage import pass_over
 from data_pipeline.documents.documents import Document, document_id
 from data_pipeline.filters.fast_accept import FAST_ACCEPT
+from data_pipeline.filters.linguist import generated_by_tool, vendored
 from data_pipeline.filters.quality import KEPT, QUALITY, Verdict, encoded, may_be_encoded
 from data_pipeline.filters.redact import NOTHING, Suspicion, redact_document, suspicions
 from specs.pipeline import stage
@@ -33,7 +34,7 @@ def licence(document: Document, limits: Filter) -> Verdict:
     return False, "no known licence" if document.licence == licences.UNKNOWN else f"licence {document.licence}"
 
 
-FILTERS = (licence, *QUALITY)
+FILTERS = (licence, vendored, generated_by_tool, *QUALITY)
 """In their order; `encoded` comes last."""
 
 

@@ -84,6 +84,10 @@ class Filter(Section):
         "do not edit",
     )
     """Generated files are dropped by these phrases. Lower-case; they count in the first five lines."""
+    drop_vendored: bool = False
+    """Whether files are dropped that were copied from other projects, by the paths of Linguist's vendor.yml."""
+    drop_generated: bool = False
+    """Whether files are dropped that a tool wrote, by the rules of Linguist's generated.rb."""
     min_comment_share: Fraction = 0.0
     """Code with fewer comments is dropped."""
     max_comment_share: Fraction = 0.8
