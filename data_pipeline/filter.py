@@ -19,6 +19,8 @@ from data_pipeline.filters.fast_accept import FAST_ACCEPT
 from data_pipeline.filters.linguist import generated_by_tool, vendored
 from data_pipeline.filters.quality import KEPT, QUALITY, Verdict, encoded, may_be_encoded
 from data_pipeline.filters.redact import NOTHING, Suspicion, redact_document, suspicions
+from data_pipeline.text.headers import body_start
+from data_pipeline.text.parsers import parses
 from specs.pipeline import stage
 from specs.schema.data import Corpus
 from specs.schema.filters import Filter
@@ -65,6 +67,8 @@ def keep(documents: Iterable[Document], limits: Filter, ledger: stage.Ledger) ->
                 ledger.drop(reason, document.place)
         for document, suspicion in zip(kept, suspicions([document.text for document in kept]), strict=True):
             result = _redacted(document, limits, suspicion, counts)
+            if limits.leave_out_headers:
+                result = _without_header(result, counts)
             ledger.keep(result.source, result.size)
             yield result
     ledger.state("redacted", dict(counts))
@@ -79,6 +83,20 @@ def _redacted(document: Document, limits: Filter, suspicion: Suspicion, counts: 
         return document
     counts["documents"] += 1
     return dataclasses.replace(document, text=text, id=document_id(text))
+
+
+def _without_header(document: Document, counts: Counter[str]) -> Document:
+    """The document without its header; whole where a program would not parse any more, or the first line is markup."""
+    start = 0 if document.language == "conversation" else body_start(document.text)
+    # `<?php`, `<?xml` and `<!doctype` are no comments.
+    if not start or document.text.lstrip().startswith(("<?", "<!d", "<!D")):
+        return document
+    body = document.text[start:]
+    if parses(document.language, body) is False and parses(document.language, document.text):
+        counts["headers left alone, because the program would not parse"] += 1
+        return document
+    counts["headers"] += 1
+    return dataclasses.replace(document, text=body, id=document_id(body))
 
 
 @click.command(epilog="Example: python -m data_pipeline.filter corpora.smoke-code --documents ingested --out filtered")

@@ -102,6 +102,9 @@ class Filter(Section):
         SizeOf(language="yaml", min_chars=50, max_chars=5_000),
     )
     """Limits for languages that hold more data than code."""
+    leave_out_headers: bool = False
+    """Whether files lose the comments that they begin with where these speak of licence, generator, interpreter or
+    encoding. Deduplication sets them aside in any case."""
     prose: Prose | None = Prose()
     """Which text in natural language is good enough."""
     redact: Redact = Redact()

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -220,3 +221,46 @@ def test_marks_that_are_never_closed_do_not_send_the_parser_over_the_page_again_
 )
 def test_what_a_page_shows(page: str, shown: str) -> None:
     assert quality.visible_text(page) == shown
+
+
+HEADER = "#!/usr/bin/env python3\n# Copyright 2024 The Authors. All rights reserved.\n"
+
+
+@pytest.mark.parametrize(
+    ("language", "header", "body"),
+    [
+        ("python", HEADER, "import os\n\nprint(os.name)\n"),
+        ("python", '# -*- coding: utf-8 -*-\n"""Licensed under the MIT license."""\n', "import os\n\nNAME = os.name\n"),
+        ("c", "/*\n * SPDX-License-Identifier: MIT\n */\n", "int main(void) { return 0; }\n"),
+        ("rust", "// Licensed under the MIT license.\n", "\nfn main() {\n    let width = 1;\n}\n"),
+        ("python", "", "# A comment that speaks of the work.\nimport os\n"),
+        ("php", "", "<?php\n// Copyright 2024\necho 'words enough to be kept here';\n"),
+        (
+            "conversation",
+            "",
+            '{"role": "user", "content": "# Copyright 2024"}\n',
+        ),
+    ],
+)
+def test_headers_are_left_out_where_the_spec_asks(
+    document: Callable[..., Document], language: str, header: str, body: str
+) -> None:
+    whole = document(header + body, language=language, licence="MIT")
+    ledger = Ledger()
+    (kept,) = keep([whole], Filter(leave_out_headers=True, max_comment_share=1.0), ledger)
+    assert kept.text.strip() == body.strip()
+    assert kept.id == document_id(kept.text)
+    assert ledger.as_json()["facts"]["redacted"].get("headers", 0) == bool(header)
+    (same,) = keep([whole], Filter(max_comment_share=1.0), Ledger())
+    assert same == whole, "only where the spec asks"
+
+
+def test_a_program_that_needs_its_header_keeps_it(
+    document: Callable[..., Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No header that is set aside is known to do that; were there one, the program would stay whole.
+    monkeypatch.setattr("data_pipeline.filter.body_start", lambda text: text.index(")"))
+    whole, ledger = document(HEADER + "import os\n\nprint(os.name)\n"), Ledger()
+    (kept,) = keep([whole], Filter(leave_out_headers=True, max_comment_share=1.0), ledger)
+    assert kept == whole
+    assert ledger.as_json()["facts"]["redacted"]["headers left alone, because the program would not parse"] == 1
