@@ -82,8 +82,10 @@ def _ingest(corpus: Corpus, out: Path) -> None:
             with Progress("audit: ingest", len(corpus.sources), "archives") as progress:
                 for source in corpus.sources:
                     path = Path(scratch) / source.name / source.filename
-                    for document in ingest(source, path, corpus.ingest, ledger, Path(scratch) / "runs"):
+                    own = stage.Ledger()
+                    for document in ingest(source, path, corpus.ingest, own, Path(scratch) / "runs"):
                         writer.write(document)
+                    ledger.merge(own.as_json())
                     shutil.rmtree(path.parent)
                     progress.advance(note=source.name)
         write_json(temporary / "ledger.json", ledger.as_json())

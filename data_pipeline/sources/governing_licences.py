@@ -23,6 +23,9 @@ from specs.schema.sources import Source
 _LICENCE_FILE = re.compile(
     r"(?:un)?licen[cs]es?(?:[-_.].*)?|copying(?:[-_.].*)?|copyright(?:\..*)?|[\w.]+[-_]licen[cs]e(?:\..*)?", re.I
 )
+_WHOLE = re.compile(
+    r"(?:(?:un)?licen[cs]e|copying(?:\.lesser)?|copyright)(?:\.(?:txt|text|md|markdown|rst|html?))?", re.I
+)
 _LISTS_OTHERS = re.compile(r"third|3rd|bundled|vendor|notice|dependenc", re.I)
 _TEXTS = ("other", "text", "markdown", "restructuredtext", "html")
 
@@ -62,8 +65,9 @@ class GoverningLicences:
 
     def add_file(self, path: str, text: str) -> None:
         """Take the text of a licence file; one that holds no known licence is passed over."""
+        folder = path.rpartition("/")[0]
         for name in file_licences(text):
-            self._folders.setdefault(path.rpartition("/")[0], []).append(Statement(name, f"file:{path}"))
+            self._folders.setdefault(folder, []).append(Statement(name, f"file:{path}"))
 
     def own(self, path: str, statement: Statement | None, row: str | None) -> tuple[str, str]:
         """Expression of a document and its origin: what its row or source declares, and what its header states."""
@@ -78,6 +82,10 @@ class GoverningLicences:
         files = self._folders.get(folder)
         if not files:
             return document
+        # Where conflicts are only listed, all files are alike.
+        if not self._listed and (whole := [file for file in files if _is_of_the_whole(file.origin)]):
+            self._list(document, [file for file in files if file not in whole])
+            files = whole
         names = sorted({file.expression for file in files})
         beyond = _beyond(document.licence, names)
         # Of several files each may hold one of the licences that the declared expression combines in its own way.
@@ -86,6 +94,14 @@ class GoverningLicences:
             return dataclasses.replace(document, licence_from=f"{document.licence_from}+{told.origin}")
         licence, origin = self._combined(document.path, document.licence, document.licence_from, told)
         return dataclasses.replace(document, licence=licence, licence_from=origin)
+
+    def _list(self, document: Document, parts: list[Statement]) -> None:
+        """Count licence files of parts of a folder, which do not say of which, as conflicts."""
+        for origin in sorted({part.origin for part in parts}):
+            names = {part.expression for part in parts if part.origin == origin}
+            if beyond := _beyond(document.licence, sorted(names)):
+                told = f"{document.licence}, but {joined(beyond)} in its {_words(origin)}, for parts"
+                self._conflicts.setdefault(document.path, []).append(told)
 
     def count(self, document: Document, counts: dict[str, dict[str, Any]]) -> None:
         """Add a document that stays to the counts of origins and of conflicts, with the first examples."""
@@ -116,6 +132,12 @@ def combined(base: str, stated: str) -> str:
         return base
     both = licensing.parse(f"({base}) AND ({stated})").simplify()
     return base if licensing.is_equivalent(both, base) else str(both)
+
+
+def _is_of_the_whole(origin: str) -> bool:
+    """Whether a licence file is that of its folder: `LICENSE.python` and `LICENSES.txt` beside it speak of parts."""
+    name = origin.rsplit("/", 1)[-1].removeprefix("file:")
+    return _WHOLE.fullmatch(name) is not None
 
 
 def _beyond(base: str, names: Iterable[str]) -> list[str]:

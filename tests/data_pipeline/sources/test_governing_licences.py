@@ -114,6 +114,33 @@ def test_the_order_of_an_archive_and_globs_do_not_decide(tmp_path: Path) -> None
     assert first == second and first[1].licence == "GPL-3.0-or-later AND MIT"
 
 
+@pytest.mark.parametrize(
+    ("whole", "part"),
+    # As in Django (Python's licence, for what it takes from there), lxml (of a script among its tests), and two more.
+    [
+        ("LICENSE", "LICENSE.python"),
+        ("LICENSE.txt", "LICENSES.txt"),
+        ("COPYING", "ICON_LICENSE.md"),
+        ("licence.rst", "COPYING-examples.txt"),
+    ],
+)
+def test_a_licence_file_of_parts_is_listed_and_governs_where_no_other_does(
+    tmp_path: Path, whole: str, part: str
+) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    documents, ledger = run(tmp_path / "one", {whole: MIT_FILE, part: GPL_FILE, "a.py": CODE})
+    assert stated(documents)["a.py"] == ("MIT", f"source+file:{whole}")
+    assert conflicts(ledger) == {f"MIT, but GPL-3.0-or-later in its folder's {part}, for parts": 1}
+    documents, _ = run(tmp_path / "two", {part: GPL_FILE, "a.py": CODE})
+    assert stated(documents)["a.py"] == ("GPL-3.0-or-later AND MIT", f"source+file:{part}")
+
+
+def test_all_files_of_the_whole_must_be_met(tmp_path: Path) -> None:
+    documents, _ = run(tmp_path, {"LICENSE": MIT_FILE, "COPYING": GPL_FILE, "a.py": CODE})
+    assert stated(documents)["a.py"][0] == "GPL-3.0-or-later AND MIT"
+
+
 def test_functions_have_the_licence_of_their_file(tmp_path: Path) -> None:
     function = (
         'def double(number):\n    """Give twice the number.\n\n    Of any kind.\n    """\n    return number * 2\n'
