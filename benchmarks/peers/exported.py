@@ -14,7 +14,8 @@ import torch
 from data_pipeline.problems import read_problems
 from data_pipeline.tokens.tokenizer import Tokenizer
 from model.decoder.transformer import Transformer
-from model.sampling import Request, Sampling, Stream, sample
+from model.nucleus import Stream
+from model.sampling import Request, Sampling, sample
 from model.weights import load_for_sampling
 from runner.interop.hugging_face import export_model
 from specs.common.run_folder import RunFolder

@@ -20,7 +20,8 @@ from benchmarks.peers import OURS, Found, in_turn, tell
 from model.decoder.init import initial_values
 from model.decoder.transformer import Transformer
 from model.hugging_face import CONFIG, configuration, export_weights
-from model.sampling import Request, Sampling, Stream, sample
+from model.nucleus import Stream
+from model.sampling import Request, Sampling, sample
 from model.weights import load_for_sampling
 from specs.common.files import write_json
 from specs.loading.load import load_experiment

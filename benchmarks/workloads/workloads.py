@@ -180,7 +180,8 @@ def sampling(inputs: Inputs, folder: Path, *, portable: bool = False) -> Iterato
     """Sixteen prompts, continued sixteen at a time by 32 tokens each."""
     import torch
 
-    from model.sampling import Request, Sampling, Stream, sample
+    from model.nucleus import Stream
+    from model.sampling import Request, Sampling, sample
 
     torch.set_num_threads(1)
     experiment = load_experiment(ROOT / "specs" / "experiments" / "smoke.yaml")

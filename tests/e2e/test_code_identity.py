@@ -35,6 +35,7 @@ MADE_OF = {
     "model/decoder/attention.py": MODEL,
     "model/decoder/transformer.py": MODEL,
     "model/decoder/loss.py": MODEL,
+    "model/nucleus.py": {"complete"},
     "model/sampling.py": {"complete"},
     "runner/training/optimizer.py": TRAINING,
     "runner/training/reduction.py": TRAINING,

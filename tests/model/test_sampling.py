@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.decoder.transformer import Transformer
-from model.sampling import NotFiniteError, Request, Sampling, Stream, pick, sample, tiles
+from model.nucleus import NotFiniteError, Stream, pick
+from model.sampling import Request, Sampling, sample, tiles
 from specs.schema.training import Architecture, Attention
 
 SPEC = Architecture(

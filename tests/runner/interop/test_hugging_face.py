@@ -19,7 +19,8 @@ from data_pipeline.train_tokenizer import train
 from model.decoder.init import initial_values
 from model.decoder.transformer import Transformer
 from model.hugging_face import architecture_of, configuration, tensor_names
-from model.sampling import Request, Sampling, Stream, sample
+from model.nucleus import Stream
+from model.sampling import Request, Sampling, sample
 from model.weights import load_for_sampling
 from runner.cli import main
 from runner.interop.hugging_face import export_model, import_model, spelt
