@@ -15,7 +15,6 @@ EXCEPTIONS = {
     "benchmarks/peers/dedup.py:run_datatrove": "a peer's pipeline, with all of its configuration",
     "evaluation/complete.py:main": "one list of what is asked of whom",
     "runner/launching/phase.py:run_phase": "one list of what a job is told",
-    "runner/launching/torchrun.py:run_agent": "one list of what torchrun is told, and of how it can end",
 }
 
 
