@@ -179,7 +179,7 @@ def test_finished_completions_are_not_done_again(
 
 def test_a_damaged_journal_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "000000.jsonl").write_bytes(b'["1",0,"x","end",3]\nnonsense\n["2",0,"y","end",3]\n')
-    with pytest.raises(UserError, match=r"000000.jsonl: not a completion .* remove the file, the rest is kept"):
+    with pytest.raises(UserError, match=r"000000.jsonl:2: not valid JSON .* remove the file, the rest is kept"):
         read_journal(tmp_path)
 
 

@@ -302,7 +302,7 @@ def test_missing_doubled_and_foreign_completions_are_refused(answers: list[tuple
 def test_a_damaged_completions_file_names_its_line(line: str, tmp_path: Path) -> None:
     good = '{"task_id":"1","sample":0,"completion":"","stop":"end","tokens":1}\n'
     (tmp_path / FILE).write_text(good + line + "\n", "utf-8")
-    with pytest.raises(UserError, match=r"completions.jsonl:2: not a completion"):
+    with pytest.raises(UserError, match=r"completions.jsonl:2: not "):
         read_completions(tmp_path / FILE)
 
 
