@@ -29,6 +29,7 @@ from data_pipeline.documents.documents import (
     shards,
 )
 from data_pipeline.documents.engine import Engine
+from data_pipeline.documents.shared_folder import require_shared
 from specs.common.files import replacing, tree_digests, write_json
 from specs.common.progress import Progress
 from specs.pipeline import stage
@@ -111,7 +112,8 @@ def finish(
 ) -> list[Any]:
     """What `function` makes of each task, as JSON, in their order. What an earlier process finished is not done again.
 
-    `function` also gets the path that its part may be written to.
+    `function` also gets the path that its part may be written to. Raises UserError where a node of a cluster does not
+    see the folder, or a task says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[int, Any] = {}
@@ -120,6 +122,8 @@ def finish(
         if done.exists():
             results[number] = json.loads(done.read_bytes())
     missing = [number for number in range(len(tasks)) if number not in results]
+    if missing and engine.name == "ray":
+        require_shared(folder)
     run = functools.partial(_run, function, folder)
     with Progress(label, total=len(tasks), unit="blocks") as progress:
         progress.resume(len(results))

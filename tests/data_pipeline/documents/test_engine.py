@@ -281,6 +281,51 @@ def test_ray_changes_no_byte(
     assert gone(out)
 
 
+LOOK = """
+import sys
+from pathlib import Path
+from data_pipeline.documents.blocks import finish
+from data_pipeline.documents.engine import configured
+from specs.common.errors import UserError
+engine = configured(engine="ray", address=sys.argv[1])
+for folder in map(Path, sys.argv[2:]):
+    try:
+        print(finish(engine, folder, "look", lambda task, path: task, [1, 2]))
+    except UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+def test_a_node_that_does_not_see_the_folder_is_named_before_it_works(cluster: str, tmp_path: Path) -> None:
+    """A second node, on this machine, for which an empty file system lies over one of two folders."""
+    seen, hidden = tmp_path / "seen", tmp_path / "hidden"
+    hidden.mkdir()
+    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$1" && shift && exec "$@"', "sh", str(hidden)]
+    if subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a node of its own needs the right to mount")
+    join = [str(Path(sys.executable).with_name("ray")), "start", "--address", cluster, "--block", "--num-cpus", "1"]
+    log = tmp_path / "log"
+    with log.open("wb") as sink:
+        node = subprocess.Popen([*mount, *join, "--disable-usage-stats"], env=os.environ | ENVIRONMENT, stdout=sink)
+    try:
+        deadline = time.monotonic() + 150
+        while b"To terminate the Ray runtime" not in log.read_bytes():
+            assert node.poll() is None and time.monotonic() < deadline, log.read_text("utf-8")
+            time.sleep(0.1)
+        command = [sys.executable, "-c", LOOK, cluster, str(seen), str(hidden)]
+        told = subprocess.run(
+            command, env=os.environ | ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=400, check=True
+        ).stdout.splitlines()
+    finally:
+        node.terminate()
+        node.wait(timeout=60)
+    assert told[0] == "[1, 2]"
+    assert told[1].startswith(f"{hidden}: not seen by ") and "let every node mount it at this path" in told[1]
+    assert not list(hidden.iterdir())
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
 def test_a_cluster_that_does_not_answer_is_named(address: str) -> None:
     with pytest.raises(UserError, match=f"Ray at '{address}' does not answer .*; start it with `ray start --head`"):
