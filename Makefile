@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test test-cluster test-processors check bench lock clean
+.PHONY: help install repro test test-cluster test-processors mutants check bench lock clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,6 +37,9 @@ test-cluster: $(STAMP) ## training through a real SLURM of two nodes on this mac
 
 test-processors: $(STAMP) ## the same bits on emulated processors: Haswell, Zen, aarch64 (as root, with qemu-user)
 	$(BIN)/python tests/model/portable/emulated.py scratch/aarch64
+
+mutants: $(STAMP) ## do the tests notice faults? Each row of tests/mutants in a copy of the tree
+	$(BIN)/python tests/mutants/run.py
 
 check: $(STAMP) ## what CI holds the code to, tests aside
 	ruff check .

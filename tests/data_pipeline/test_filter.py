@@ -264,3 +264,12 @@ def test_a_program_that_needs_its_header_keeps_it(
     (kept,) = keep([whole], Filter(leave_out_headers=True, max_comment_share=1.0), ledger)
     assert kept == whole
     assert ledger.as_json()["facts"]["redacted"]["headers left alone, because the program would not parse"] == 1
+
+
+def test_limits_of_size_are_inclusive() -> None:
+    """A document of exactly the limit stays, at either end."""
+    size, lines = len(GOOD), GOOD.count("\n") + 1
+    for name, limit, step in (("min_bytes", size, 1), ("max_bytes", size, -1), ("max_lines", lines, -1)):
+        assert quality.size(make(GOOD), LIMITS.model_copy(update={name: limit})) == quality.KEPT
+        kept, reason = quality.size(make(GOOD), LIMITS.model_copy(update={name: limit + step}))
+        assert not kept and reason.endswith(name)

@@ -74,6 +74,17 @@ def test_rows_come_back_in_the_order_asked_for(written: Path) -> None:
     assert store.shares == (Share(0, 5, 2), Share(5, 5, 1), Share(5, COUNT, 1))
 
 
+@pytest.mark.parametrize("count", [1, 2, SHARD_ROWS, SHARD_ROWS + 1])
+def test_a_store_of_any_length_has_all_its_rows(count: int, tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store", 3) as writer:
+        for row in range(count):
+            same = np.full(4, row % 500, np.uint16)
+            writer.append(Rows(same, same, np.ones(4, np.uint8)), [])
+        writer.finish(**FACTS | {"sources": [{"name": "s", "start": 0, "stop": count, "weight": 1}]})
+    read = TokenStore.open(tmp_path / "store").rows(range(count))
+    assert read.tokens[:, 0].tolist() == [row % 500 for row in range(count)]
+
+
 def test_origins_of_a_row(written: Path) -> None:
     found = TokenStore.open(written).origins(SHARD_ROWS + 1)
     row = SHARD_ROWS + 1
@@ -177,8 +188,10 @@ def test_a_shard_that_is_not_whole_is_found_without_reading_it(store: Path, dama
 def test_a_shard_that_vanishes_later_is_found_when_read(store: Path) -> None:
     opened = TokenStore.open(store)
     (store / "tokens/c/1/0").unlink()
-    with pytest.raises(UserError, match="tokens: a shard has vanished"):
-        opened.rows([SHARD_ROWS])
+    for rows in ([SHARD_ROWS], [0, SHARD_ROWS]):
+        with pytest.raises(UserError, match="tokens: a shard has vanished"):
+            opened.rows(rows)
+    assert opened.rows([0]).tokens.shape == (1, WIDTH), "the other shard is still read"
 
 
 @pytest.mark.parametrize(

@@ -276,3 +276,10 @@ def test_the_function_under_test_is_found(basics: list[Problem]) -> None:
     assert all(entry_point(problem) in problem.prompt for problem in basics if entry_point(problem))  # type: ignore[operator]
     assert None not in map(entry_point, basics)
     assert entry_point(Problem("1", 1, "", "def (", "assert f()", None, "")) is None
+
+
+def test_of_two_stops_that_begin_together_the_longer_one_is_told() -> None:
+    protocol = find_protocol("completion-v1", "humaneval")
+    for stops in (("\n#", "\n##"), ("\n##", "\n#")):
+        assert replace(protocol, stops=stops).cut("x\n## y") == ("x", "\n##")
+        assert replace(protocol, stops=stops).cut("x\n# y\n## z") == ("x", "\n#"), "but the first one counts"

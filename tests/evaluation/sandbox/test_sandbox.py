@@ -32,6 +32,12 @@ ENDINGS = {
     "defines nothing": ("", "f()", "crashed", "NameError"),
     "loops": ("def f():\n  while True: pass", "f()", "timeout", "processor"),
     "loops while defined": ("while True: pass", "", "timeout", "processor"),
+    "ignores its limit": (
+        "import signal\nsignal.signal(signal.SIGXCPU, lambda *a: None)\nwhile True: pass",
+        "",
+        "timeout",
+        "processor",
+    ),
     "waits for input": ("input()", "", "crashed", "EOFError"),
     "takes memory": ("x = bytearray(10**9)", "", "memory", "MemoryError"),
     "takes memory bit by bit": ("x = []\nwhile True: x.append(bytes(10**6))", "", "memory", "MemoryError"),

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from model.decoder.init import initialise
 from model.decoder.transformer import Transformer
 from specs.schema.training import Architecture
 
-transformers = pytest.importorskip("transformers")
 VOCABULARY = 130
 
 

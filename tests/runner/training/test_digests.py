@@ -22,3 +22,15 @@ def test_a_digest_sees_one_bit_and_the_shape() -> None:
     flipped = tensor.clone()
     flipped.view(torch.int32)[1, 1] ^= 1
     assert tensor_digest((2, 3), row_digests(flipped)) != digest
+
+
+def test_rows_that_are_exchanged_have_another_digest() -> None:
+    tensor = torch.arange(6.0).view(3, 2)
+    exchanged = [tensor_digest((3, 2), row_digests(tensor[order])) for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0])]
+    assert len(set(exchanged)) == 3
+
+
+def test_a_golden_digest() -> None:
+    """Records and journals of older runs state digests of this form."""
+    digest = tensor_digest((2, 3), row_digests(torch.arange(6.0).view(2, 3)))
+    assert digest == "08f7154e0d0cf22aa9d0936fa042747f9f40dc500dd7bea4cbe92d7f3fc42f86"

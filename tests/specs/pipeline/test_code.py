@@ -189,3 +189,13 @@ def test_two_processes_never_work_on_one_result_whatever_their_code(project: Pat
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="is already working in"):
             run()
+
+
+def test_state_of_other_inputs_is_not_continued(project: Path, tmp_path: Path) -> None:
+    folders = set()
+    for section, digest in (({"value": 1}, "0"), ({"value": 2}, "0"), ({"value": 1}, "1")):
+        with stage.scratch("make", section, {"input": digest}) as folder:
+            folders.add(folder)
+            assert not (folder / "lines").exists()
+            (folder / "lines").write_text("state", "utf-8")
+    assert len(folders) == 3

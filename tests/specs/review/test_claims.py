@@ -204,3 +204,11 @@ def test_many_passes_over_a_store_are_remarked_on_once_it_is_packed(
         (tmp_path / f"pack@{store}.json").write_text(json.dumps(noted), "utf-8")
         remarks = [one for one in lint(code_34b) if "packed here" in one.message]
         assert bool(remarks) == remarked
+
+
+def test_a_pass_at_k_that_nobody_measures_is_missed(code_34b: Experiment) -> None:
+    scored = {k for run in code_34b.evaluation.benchmarks for k in run.k}
+    for claimed, met in (((min(scored),), True), ((min(scored), 999), False), ((999,), False), ((), None)):
+        claims = code_34b.claims.model_copy(update={"pass_at": claimed})
+        (verdict,) = [one for one in audit(code_34b.model_copy(update={"claims": claims})) if one.name == "pass_at"]
+        assert verdict.met is met, claimed
