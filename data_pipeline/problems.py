@@ -49,6 +49,8 @@ class Problem:
     inputs: str = ""
     """Of evalplus's release files: JSON of the function's `entry_point`, lists of arguments `base` and `plus` that it
     is tried on, and the tolerance `atol`."""
+    suffix: str = ""
+    """HumanEval-Infilling: code that comes after the answer."""
 
 
 def read_problems(path: Path, schema: Schema) -> list[Problem]:
@@ -98,9 +100,9 @@ def content_sha256(problems: Sequence[Problem]) -> str:
 
 
 def contents(problem: Problem) -> dict[str, object]:
-    """What a problem says, by field; inputs where it has some, so that other problems keep their digests."""
-    fields = asdict(problem)
-    return fields if problem.inputs else {name: value for name, value in fields.items() if name != "inputs"}
+    """What a problem says, by field; inputs and suffix where it has some: other problems keep their digests."""
+    absent = [name for name in ("inputs", "suffix") if not getattr(problem, name)]
+    return {name: value for name, value in asdict(problem).items() if name not in absent}
 
 
 def _entries(text: str, name: str) -> list[str]:
@@ -132,15 +134,18 @@ def _problem(line: str, location: str, schema: Schema) -> Problem:
 def _humaneval(record: Record, location: str) -> Problem:
     task_id = _string(record, "task_id", location)
     tests = _string(record, "test", location)
+    # HumanEval-Infilling makes several of each problem: SingleLineInfilling/HumanEval/7/L0.
+    source = task_id.rpartition("/")[0] if "suffix" in record else task_id
     return Problem(
         task_id=task_id,
-        number=_number(task_id, location, "HumanEval/7"),
+        number=_number(source, location, "HumanEval/7"),
         prompt=_string(record, "prompt", location),
         solution=_string(record, "canonical_solution", location),
         tests=tests,
         entry_point=_string(record, "entry_point", location),
         setup=NUMPY if _NUMPY.search(tests) else "",
         inputs=_inputs(record, location),
+        suffix=_string(record, "suffix", location) if "suffix" in record else "",
     )
 
 

@@ -9,9 +9,11 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from data_pipeline.problems import Problem, Schema
+from evaluation.protocols.protocol import entry_point
 from specs.common.errors import UserError
 from specs.common.json_lines import parse_json, parse_lines
 
@@ -62,6 +64,9 @@ class _Index:
             self._named |= {f"Mbpp/{problem.task_id}": problem for problem in problems}
             self._named |= {f"MBPP/{problem.task_id}": problem for problem in problems}
         self._prompts = {problem.prompt.strip(): problem for problem in problems}
+        self._functions: dict[str | None, list[Problem]] = {}
+        for problem in problems:
+            self._functions.setdefault(entry_point(problem), []).append(problem)
 
     def named(self, name: object, location: str) -> Problem:
         problem = self._named.get(str(name))
@@ -69,15 +74,41 @@ class _Index:
             raise UserError(f"{location}: {name!r} is no problem of the benchmark; is --benchmark the right one?")
         return problem
 
-    def asked(self, prompt: object, location: str) -> Problem:
-        problem = self._prompts.get(str(prompt).strip())
-        if problem is None:
+    def asked(self, prompt: str, location: str) -> Problem:
+        """The problem with this prompt, or with this function and a description that begins alike.
+
+        CodeT leaves out the examples of HumanEval's prompts, and writes MBPP's as functions.
+        """
+        exact = self._prompts.get(prompt.strip())
+        if exact is not None:
+            return exact
+        text = _from_function(prompt)
+        named = self._functions.get(_name(text), ())
+        lengths = [_alike(text, _from_function(problem.prompt)) for problem in named]
+        best = [problem for problem, length in zip(named, lengths, strict=True) if length == max(lengths)]
+        if len(best) != 1:
             raise UserError(f"{location}: no problem of the benchmark has this prompt; is --benchmark the right one?")
-        return problem
+        return best[0]
 
     def continued(self, problem: Problem, completion: str) -> str:
-        """The program that a continuation makes: of HumanEval's prompts, which are code; MBPP's are prose."""
-        return problem.prompt + completion if self.schema == "humaneval" else completion
+        """The program that an answer makes: between HumanEval's prompt and suffix, which are code; MBPP's are prose."""
+        return problem.prompt + completion + problem.suffix if self.schema == "humaneval" else completion
+
+
+def _from_function(prompt: str) -> str:
+    """A prompt from its last function on, with single spaces for white space."""
+    return " ".join(prompt[max(prompt.rfind("\ndef "), 0) :].split())
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _name(text: str) -> str:
+    """Name of the function that a text begins with; empty where it begins with none."""
+    match = re.match(r"def (\w+)", text)
+    return match[1] if match else ""
 
 
 def _folder(path: Path, index: _Index) -> Programs:
@@ -120,8 +151,9 @@ def _record(record: dict[str, object], location: str, index: _Index) -> Programs
             problem = index.named(document.get("task_id"), location)
             yield from ((problem, code) for code in _texts(answers, location))
         case {"prompt": str(prompt), "samples": list(samples)}:
+            # CodeT: continuations of the prompt that stands beside them.
             problem = index.named(record["task_id"], location) if "task_id" in record else index.asked(prompt, location)
-            yield from ((problem, index.continued(problem, code)) for code in _texts(samples, location))
+            yield from ((problem, prompt + code) for code in _texts(samples, location))
         case {"task_id": name, "solution": solution}:
             problem = index.named(name, location)
             yield from ((problem, code) for code in _texts([solution], location))

@@ -11,6 +11,7 @@ from typing import Literal
 from data_pipeline.problems import Problem, Schema
 from evaluation.protocols.extraction import parse
 from evaluation.protocols.program import Program
+from specs.common.errors import UserError
 
 _INPUTS = Path(__file__).with_name("evalplus_inputs.py")
 
@@ -42,12 +43,14 @@ class Protocol:
     """The tests that count, where they are not all."""
 
     def ask(self, problem: Problem, shots: Sequence[Problem] = ()) -> str:
-        """The prompt, after the examples of the problems `shots`."""
+        """The prompt, after the examples of the problems `shots`. Raises UserError where code follows the answer."""
+        _require_no_suffix(problem)
         examples = [self.example(shot) for shot in shots] if self.example else []
         return "".join([*examples, self.prompt(problem)])
 
     def program(self, problem: Problem, answer: str) -> Program | None:
-        """The program that decides about an answer; none where the answer holds no program."""
+        """The program that decides about an answer; none where the answer holds no program. Raises as `ask` does."""
+        _require_no_suffix(problem)
         if self.start is not None:
             candidate: str | None = f"{self.start(problem)}{answer}\n"
         else:
@@ -65,6 +68,14 @@ class Protocol:
         # Of two that start together the longer one says more.
         start, stop = min(starts, key=lambda pair: (pair[0], -len(pair[1])))
         return text[:start], stop
+
+
+def _require_no_suffix(problem: Problem) -> None:
+    if problem.suffix:
+        raise UserError(
+            f"{problem.task_id} has code after the answer, which no protocol asks for; score samples of it with "
+            "`twice score`"
+        )
 
 
 def program_of(problem: Problem, candidate: str, tests: str | None = None) -> Program:

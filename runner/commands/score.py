@@ -64,7 +64,7 @@ def _score(
     from specs.pipeline import stage
     from specs.schema.experiment import Limits
 
-    section, problems = _benchmark(benchmark)
+    section, problems = load_benchmark(benchmark)
     read = read_samples(samples, problems, section.problem_schema)
     limits = limits_for(Limits(), problems) if seconds is None else Limits(cpu_seconds=seconds)
     request = {"limits": limits.model_dump(mode="json"), "tier": tier, "python": platform.python_version()}
@@ -101,7 +101,7 @@ def _write(scores: "SampleScores", out: Path) -> None:
         write_bytes(temporary / "results.jsonl", lines)
 
 
-def _benchmark(name: str) -> tuple["Benchmark", list["Problem"]]:
+def load_benchmark(name: str) -> tuple["Benchmark", list["Problem"]]:
     """A benchmark of `specs/benchmarks`, or of a file like those, and its problems."""
     from data_pipeline.fetch import PinnedFile, from_this_machine, write
     from evaluation.completions.completions import load_problems

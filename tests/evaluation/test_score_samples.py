@@ -4,21 +4,24 @@ import gzip
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from data_pipeline.problems import Problem
+from data_pipeline.problems import Problem, read_problems
 from evaluation import score as score_module
 from evaluation.completions.sample_files import read_samples
 from evaluation.protocols.program import Program
+from evaluation.protocols.registry import find_protocol
 from evaluation.sandbox.dialogue import Outcome
 from evaluation.sandbox.pool import run_all
-from evaluation.score_samples import program
+from evaluation.score_samples import program, score_samples
 from runner.cli import main
 from specs.common.errors import UserError
+from specs.schema.experiment import Limits
 
 PROBLEMS = [
     Problem(
@@ -98,13 +101,48 @@ def test_samples_of_one_problem_are_numbered_as_they_come(tmp_path: Path) -> Non
         {"task_id": other.task_id, "solution": ["b", "c"]},
         {"task_id": p.task_id, "completion": "d"},
         {"prompt": p.prompt, "samples": ["e", "f"]},
+        {"prompt": p.prompt, "task_id": p.task_id, "samples": ["g"]},
     ]
     samples = read_samples(lines(tmp_path / "s.jsonl", records), PROBLEMS, "humaneval")
     assert [(s.problem.task_id, s.number, s.code) for s in samples] == [
         (other.task_id, 0, "b"),
         (other.task_id, 1, "c"),
-        *((p.task_id, number, p.prompt + end) for number, end in enumerate("adef")),
+        *((p.task_id, number, p.prompt + end) for number, end in enumerate("adefg")),
     ]
+
+
+def similar(number: int, prompt: str, name: str) -> Problem:
+    return replace(PROBLEMS[0], task_id=f"HumanEval/{number}", prompt=prompt, entry_point=name)
+
+
+SIMILAR = [
+    similar(7, 'def f(x):\n    """Sum of x.\n    >>> f(1)\n    """\n', "f"),
+    similar(8, 'def f(x):\n    """Square of x.\n    >>> f(1)\n    """\n', "f"),
+    similar(9, 'import re\n\ndef g():\n    """X."""\n\n\ndef h(x):\n    """Y."""\n', "h"),
+]
+
+
+@pytest.mark.parametrize(
+    "prompt, name",
+    [
+        ('def f(x):\n    """Square of x.\n    """\n', "HumanEval/8"),
+        ("def f(x):\n    '''\n    Sum.\n    '''\n", None),
+        ('import re\n\n\ndef g():\n    """X."""\n\ndef h(x):\n    """\n    Other. """\n', "HumanEval/9"),
+        ('def g():\n    """X."""\n', None),
+        ("Square of x.", None),
+    ],
+)
+def test_a_prompt_without_its_examples_is_known_by_function_and_description(
+    prompt: str, name: str | None, tmp_path: Path
+) -> None:
+    """CodeT's prompts; several of HumanEval's functions have the same name. The program begins with what was asked."""
+    path = lines(tmp_path / "s.jsonl", [{"prompt": prompt, "samples": ["    return 1\n"]}])
+    if name is None:
+        with pytest.raises(UserError, match="no problem of the benchmark has this prompt"):
+            read_samples(path, SIMILAR, "humaneval")
+        return
+    (sample,) = read_samples(path, SIMILAR, "humaneval")
+    assert (sample.problem.task_id, sample.code) == (name, f"{prompt}    return 1\n")
 
 
 def test_files_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -237,3 +275,36 @@ def test_an_unknown_benchmark_is_one_line_that_names_those_that_there_are(sample
     assert "there is no benchmark 'humanval': write one of basics, humaneval" in result.output
     result = CliRunner().invoke(main, ["score", str(samples), "--benchmark", "specs/benchmarks/basics.yaml"])
     assert result.exit_code == 0, result.output
+
+
+INFILLING = {
+    "task_id": "SingleLineInfilling/HumanEval/7/L1",
+    "entry_point": "f",
+    "prompt": "def f(x):\n    y = x + 1\n",
+    "suffix": "    return y\n",
+    "canonical_solution": "    y *= 2\n",
+    "test": "def check(candidate):\n    assert candidate(1) == 4\n",
+}
+
+
+def test_what_is_infilled_stands_between_prompt_and_suffix(tmp_path: Path) -> None:
+    """Lines of one problem are problems of their own; the last of them has nothing after it."""
+    last = {"task_id": "SingleLineInfilling/HumanEval/7/L2", "prompt": "def f(x):\n    y = (x + 1) * 2\n", "suffix": ""}
+    file = lines(tmp_path / "p.jsonl", [INFILLING, INFILLING | last | {"canonical_solution": "    return y\n"}])
+    problems = read_problems(file, "humaneval")
+    assert [(p.number, p.suffix) for p in problems] == [(7, "    return y\n"), (7, "")]
+    right = [{"task_id": p.task_id, "completion": p.solution} for p in problems]
+    wrong = [{"task_id": p.task_id, "completion": ""} for p in problems]
+    samples = read_samples(lines(tmp_path / "s.jsonl", [*right, *wrong]), problems, "humaneval")
+    assert samples[0].code == "def f(x):\n    y = x + 1\n    y *= 2\n    return y\n"
+    outcomes = score_samples("infilling", problems, samples, Limits()).scored.outcomes
+    assert [outcome.verdict for outcome in outcomes] == ["passed", "wrong", "passed", "wrong"]
+
+
+@pytest.mark.parametrize("name", ["completion-v1", "chat-v2", "human-eval-v1", "evalplus-chat-v1"])
+def test_a_protocol_refuses_to_ask_for_what_is_infilled(name: str, tmp_path: Path) -> None:
+    (problem,) = read_problems(lines(tmp_path / "p.jsonl", [INFILLING]), "humaneval")
+    protocol = find_protocol(name, "humaneval")
+    for use in (protocol.ask, lambda problem: protocol.program(problem, "    y *= 2")):
+        with pytest.raises(UserError, match=r"L1 has code after the answer, which no protocol asks for.*twice score"):
+            use(problem)
