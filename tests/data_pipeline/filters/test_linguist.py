@@ -1,12 +1,16 @@
 """What nobody of a project wrote is dropped where the spec asks, by Linguist's rules, and counted."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_pipeline import filter as filters
 from data_pipeline.documents.documents import Document
+from data_pipeline.filters import linguist
 from data_pipeline.filters.linguist import generators, path_of
 from specs.pipeline.stage import Ledger
 from specs.schema.filters import Filter
@@ -94,6 +98,19 @@ def test_what_is_dropped_is_counted(document: MakeDocument) -> None:
     assert [kept.path for kept in filters.keep(given, ALL, ledger)] == ["a.py"]
     drops = ledger.as_json()["drops"]
     assert {name: entry["documents"] for name, entry in drops.items()} == {"vendored": 1, "generated: lock file": 1}
+
+
+@given(
+    st.lists(
+        st.sampled_from(("src", "a.py", "vendor", "jquery.js", "docs", "_static", "x.d.ts", "extjs", "env", "xenv")),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_all_expressions_together_say_what_each_says(parts: list[str]) -> None:
+    path = "/".join(parts)
+    alone = any(re.search(line, path) for line in linguist._lines("vendored.txt"))
+    assert bool(linguist._vendored().search(path)) == alone
 
 
 def test_the_table_holds_the_rules_of_linguist() -> None:
