@@ -111,5 +111,5 @@ def save(run: Run) -> None:
     `Checkpoints.save` alone returns while a thread still writes, whose time would count as that of whatever comes next.
     """
     assert run.journal
-    run.checkpoints.save(1, "0" * 64, run.journal.path)
+    run.checkpoints.save(1, "0" * 64, run.journal.path, run.journal.bytes)
     run.checkpoints.finish()

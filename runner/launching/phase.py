@@ -1,5 +1,6 @@
 """One training phase as a stage: from a token store, and weights where it continues from some, to a finished run."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def run_phase(
     per_node = ranks_of_node(profile, ranks, run.cluster.devices_per_node)
     if isinstance(profile, Local) and not where.render:
         require_devices(run.cluster.device, ranks)
-    _require_fit(run, TokenStore.open(store, verify=True), store)
+    _require_fit(run, TokenStore.open(store, verify=False), store)
     name = address.split(".")[-1]
     inputs = {"token_store": sha256_file(store / MANIFEST)}
     if initial is not None:
@@ -104,6 +105,8 @@ def run_phase(
     with stage.scratch(phase, section, inputs, accept_code_change=where.accept_code_change) as scratch:
         folder = RunFolder(scratch)
         if not folder.finished.path.is_dir():
+            if not folder.submitted.exists():  # a job at work is attached to at once: its store was verified
+                verify_once(store, folder.verified)
             job = Job.model_validate(
                 section
                 | {
@@ -133,6 +136,23 @@ def run_phase(
             shutil.copytree(folder.finished.path, temporary)
         if every := training.checkpoints.keep_every:
             checkpoint_files.outlive(folder.checkpoints, scratch.with_suffix(".kept"), every)
+
+
+def verify_once(store: Path, note: Path) -> None:
+    """Read every byte of a store and compare it with its manifest, unless a note says so much of the same files.
+
+    Raises UserError where the store is not whole.
+    """
+    state = state_of(store)
+    if not note.exists() or json.loads(note.read_bytes()) != state:
+        TokenStore.open(store, verify=True)
+        write_json(note, state)
+
+
+def state_of(store: Path) -> list[list[int]]:
+    """Size, time of change and inode of each file of a store: none stays as it is where a file is written again."""
+    names = (MANIFEST, *TokenStore.open(store, verify=False).manifest.files)
+    return [[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in ((store / name).stat() for name in names)]
 
 
 def _require_fit(run: RunNode, store: TokenStore, path: Path) -> None:

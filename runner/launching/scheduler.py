@@ -207,7 +207,7 @@ def _patiently(scheduler: Scheduler, question: Callable[[], T]) -> T:
 
 def _wait(scheduler: Scheduler, name: str, job: Job, folder: Path) -> None:
     with Progress(f"{job.stage} {job.name}", job.steps, "steps") as progress:
-        done = _last_step(folder)[0]
+        done = progress_of(folder)[0]
         progress.resume(done)
         ends = 0
         # A job that is to run again is seen to have ended for a moment, and a network file system may show the last
@@ -215,19 +215,19 @@ def _wait(scheduler: Scheduler, name: str, job: Job, folder: Path) -> None:
         while ends < LOOKS_AT_THE_END and not (ends and _over(folder)):
             state = _patiently(scheduler, lambda: scheduler.state(name))
             ends = ends + 1 if state == "ended" else 0
-            now, loss = _last_step(folder)
+            now, loss = progress_of(folder)
             note = f"{state} as {scheduler.kind} job {name}" + (f", loss {loss:.3f}" if loss is not None else "")
             progress.advance(now - done, note)
             done = now
             if not (ends and _over(folder)):
                 time.sleep(scheduler.profile.poll_seconds)
-        progress.advance(_last_step(folder)[0] - done, f"{scheduler.kind} job {name} has ended")
+        progress.advance(progress_of(folder)[0] - done, f"{scheduler.kind} job {name} has ended")
 
 
-def _last_step(folder: Path) -> tuple[int, float | None]:
-    """The last step in the journal, and its loss; 0 and none where it is being written anew."""
+def progress_of(folder: Path) -> tuple[int, float | None]:
+    """The last step in a run's journal, and its loss, from the end of the file: it may be long."""
     try:
         entry = last_step(RunFolder(folder).steps)
-    except (OSError, UserError):
-        entry = None
-    return (entry["step"], entry["loss"]) if entry else (0, None)
+        return (entry["step"], entry["loss"]) if entry else (0, None)
+    except (OSError, UserError, KeyError):  # it is being written anew
+        return 0, None

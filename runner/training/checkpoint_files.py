@@ -103,18 +103,24 @@ def pieces(
 ) -> Iterator[tuple[str, str, int, Tensor]]:
     """Rows of every tensor as the writers hold them: kind, name, row of the whole tensor, rows.
 
-    `ranges` gives the rows that are wanted of each tensor, start and stop. Raises DamagedError for unreadable files.
+    `ranges` gives the rows that are wanted of each tensor, start and stop; only files that hold some are opened. Raises
+    DamagedError for unreadable files.
     """
     ranks = manifest["ranks"]
     try:
         for writer in range(ranks):
+            wanted = []
+            for name, (start, stop) in ranges.items():
+                begin, end = shard_range(manifest["shapes"][name][0], writer, ranks)
+                low, high = max(begin, start), min(end, stop)
+                if low < high:
+                    wanted.append((name, low, slice(low - begin, high - begin)))
+            if not wanted:
+                continue
             with safe_open(folder / shard_name(writer, ranks), framework="pt") as file:
                 for kind in KINDS:
-                    for name, (start, stop) in ranges.items():
-                        begin, end = shard_range(manifest["shapes"][name][0], writer, ranks)
-                        low, high = max(begin, start), min(end, stop)
-                        if low < high:
-                            yield kind, name, low, file.get_slice(f"{kind}/{name}")[low - begin : high - begin]
+                    for name, low, rows in wanted:
+                        yield kind, name, low, file.get_slice(f"{kind}/{name}")[rows]
     except (OSError, SafetensorError) as error:
         raise DamagedError(str(error)) from error
 

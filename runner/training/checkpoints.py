@@ -19,6 +19,7 @@ from torch import Tensor
 
 from runner.training import checkpoint_files
 from runner.training.checkpoint_files import DamagedError
+from runner.training.journal import copy_start
 from runner.training.optimizer import Optimizer
 from runner.training.sharding import ShardedModel
 from specs.common.files import digest_json, fsync_directory, fsync_tree, sha256_file, write_bytes, write_json
@@ -60,16 +61,17 @@ class Checkpoints:
         if self._lead:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, step: int, chain: str, steps_file: Path) -> None:
-        """Begin to save the state after a step. It is saved once `finish` returned, or `advance` was true."""
+    def save(self, step: int, chain: str, steps_file: Path, steps_bytes: int) -> None:
+        """Begin to save the state after a step, with the first bytes of the journal, which grows meanwhile.
+
+        It is saved once `finish` returned, or `advance` was true.
+        """
         self.finish()
         temporary = self.folder / f"step-{step}.tmp"
         if self._lead:
             for leftover in self.folder.glob("*.tmp"):
                 shutil.rmtree(leftover, ignore_errors=True)
             temporary.mkdir()
-            # The journal grows while the shards are written.
-            shutil.copyfile(steps_file, RunFolder(temporary).steps)
         self._barrier()
         manifest = {
             "format": checkpoint_files.FORMAT,
@@ -82,8 +84,8 @@ class Checkpoints:
             "shapes": {shard.name: list(shard.shape) for shard in self.model.shards},
         }
         name = checkpoint_files.shard_name(self.model.rank, self.model.ranks)
-        mine = [name, RunFolder(temporary).steps.name] if self._lead else [name]
-        self._writing = _Writing(temporary, manifest, self._copies(), mine)
+        journal = (steps_file, steps_bytes) if self._lead else None
+        self._writing = _Writing(temporary, manifest, self._copies(), name, journal)
         self._writing.start()
 
     def advance(self) -> bool:
@@ -207,19 +209,30 @@ class Checkpoints:
 class _Writing(Thread):
     """One rank's part of a save: writes it, flushes it, and hashes what lies on disk."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], tensors: dict[str, Tensor], names: list[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        tensors: dict[str, Tensor],
+        name: str,
+        journal: tuple[Path, int] | None,
+    ) -> None:
         # A process that ends with a save under way leaves a folder that nobody reads.
         super().__init__(name=f"save {folder.name}", daemon=True)
         self.folder, self.manifest = folder, manifest
         self.written: dict[str, dict[str, Any]] = {}
-        self._tensors, self._names = tensors, names
+        self._tensors, self._name, self._journal = tensors, name, journal
         self._error: Exception | None = None
 
     def run(self) -> None:
-        """Write this rank's shards."""
+        """Write this rank's shards, and the journal where it is this rank's to write."""
+        paths = [self.folder / self._name]
         try:
-            checkpoint_files.write_tensors(self._tensors, self.folder / self._names[0])
-            for path in (self.folder / name for name in self._names):
+            checkpoint_files.write_tensors(self._tensors, paths[0])
+            if self._journal:
+                paths.append(RunFolder(self.folder).steps)
+                copy_start(*self._journal, paths[1])
+            for path in paths:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
                 self.written[path.name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}

@@ -1,5 +1,6 @@
 """The journal of a run, `steps.jsonl`: a line for each step, each with the digest chain over all lines before it."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -49,6 +50,16 @@ def last_step(path: Path) -> dict[str, Any] | None:
         return dict(parse_json(line))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: its last line is not that of a journal") from error
+
+
+def copy_start(path: Path, length: int, target: Path) -> None:
+    """Copy the first bytes of a journal, which only grows. Raises OSError where there are fewer."""
+    with path.open("rb") as journal, target.open("wb") as copy:
+        while left := length - copy.tell():
+            block = journal.read(min(left, 1 << 20))
+            if not block:
+                raise OSError(errno.EIO, f"is {left} bytes shorter than was written", str(path))
+            copy.write(block)
 
 
 class Journal:

@@ -99,6 +99,6 @@ def state_digests(model: ShardedModel, optimizer: Optimizer) -> dict[str, dict[s
 
 def save(run: Run, step: int) -> None:
     """Begin to save the state after a step, on every rank."""
-    chain: list[Any] = [(run.journal.chain, str(run.journal.path)) if run.journal else None]
-    dist.broadcast_object_list(chain, src=0, group=run.model.group)
-    run.checkpoints.save(step, chain[0][0], chain[0][1])
+    journal: list[Any] = [(run.journal.chain, run.journal.path, run.journal.bytes) if run.journal else None]
+    dist.broadcast_object_list(journal, src=0, group=run.model.group)
+    run.checkpoints.save(step, *journal[0])

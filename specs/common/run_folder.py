@@ -70,6 +70,11 @@ class RunFolder:
         return self.path / "agents.lock"
 
     @property
+    def verified(self) -> Path:
+        """Which files of the token store were found whole, by size, time and inode."""
+        return self.path / "verified.json"
+
+    @property
     def submitted(self) -> Path:
         """Which scheduler was given a run in progress, under which name."""
         return self.path / "submitted.json"

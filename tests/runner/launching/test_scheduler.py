@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runner.launching.cluster import Slurm
 from runner.launching.node import read_job
-from runner.launching.scheduler import SilentError, State, _last_step, job_name, run_on
+from runner.launching.scheduler import SilentError, State, job_name, progress_of, run_on
 from runner.launching.supervise import StoppedError
 from runner.training.job import Job
 from specs.common.errors import UserError
@@ -161,4 +161,4 @@ def test_the_last_step_is_read_from_the_end_of_the_journal(
     ]
     text = "".join(f"{entry}\n" for entry in entries)
     (folder / "steps.jsonl").write_text(text + ('{"step": 99, "lo' if torn else ""), "utf-8")
-    assert _last_step(folder) == ((len(lines), len(lines) / 2) if lines else (0, None))
+    assert progress_of(folder) == ((len(lines), len(lines) / 2) if lines else (0, None))

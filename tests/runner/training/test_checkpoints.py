@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from runner.training import checkpoint_files
 from runner.training.job import LOST_PEER, STALLED
+from runner.training.sharding import shard_range
 
 Compute = Callable[..., Any]
 MakeJob = Callable[..., Path]
@@ -239,6 +240,26 @@ def test_a_checkpoint_is_data_alone_and_retention_holds(begun: Path) -> None:
         shards = [f"rank-0000{rank}-of-00002.safetensors" for rank in range(2)]
         assert files == ["manifest.json", *shards, "steps.jsonl"]
     assert (folder / "latest").read_text("utf-8") == "step-5\n"
+
+
+def test_only_files_that_hold_wanted_rows_are_opened(
+    compute: Compute, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job()
+    assert compute(job, ranks=8, fault="ask_to_stop", argument=2, rank=0).codes == [75] * 8
+    folder, opened = job.parent / "checkpoints" / "step-2", []
+    manifest, real = checkpoint_files.verify(folder), checkpoint_files.safe_open
+
+    def safe_open(path: Path, framework: str) -> Any:
+        opened.append(path.name)
+        return real(path, framework=framework)
+
+    monkeypatch.setattr(checkpoint_files, "safe_open", safe_open)
+    rows = manifest["shapes"]["embedding.weight"][0]
+    wanted = {"embedding.weight": shard_range(rows, 0, 4)}  # a quarter: what the first two of eight ranks wrote
+    first = [row for kind, _, row, _ in checkpoint_files.pieces(folder, manifest, wanted) if kind == "value"]
+    assert opened == [checkpoint_files.shard_name(rank, 8) for rank in (0, 1)]
+    assert first == [0, shard_range(rows, 1, 8)[0]]
 
 
 def test_below_level_topology_another_number_of_ranks_is_refused(compute: Compute, make_job: MakeJob) -> None:

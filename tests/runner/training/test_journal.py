@@ -1,10 +1,13 @@
 """The digest chain: read back, changed, cut short, taken up again."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from runner.training.journal import Journal, last_step, read_steps
+from runner.training.journal import Journal, copy_start, last_step, read_steps
 from specs.common.errors import UserError
 
 START = "0" * 64
@@ -82,3 +85,18 @@ def test_a_journal_knows_its_length(journal: Journal, tmp_path: Path) -> None:
     journal.append({"step": 5})
     journal.rewind(saved)
     assert journal.bytes == journal.path.stat().st_size == saved.stat().st_size
+
+
+@given(lines=st.integers(0, 5), more=st.integers(0, 5))
+def test_a_copy_is_of_what_was_written_when_it_was_asked_for(lines: int, more: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        journal = Journal(Path(name) / "steps.jsonl", START)
+        for step in range(lines):
+            journal.append({"step": step})
+        then = journal.path.read_bytes(), journal.bytes
+        for step in range(more):
+            journal.append({"step": lines + step})
+        copy_start(journal.path, then[1], Path(name) / "copy")
+        assert (Path(name) / "copy").read_bytes() == then[0]
+        with pytest.raises(OSError, match="is 1 bytes shorter than was written"):
+            copy_start(journal.path, journal.bytes + 1, Path(name) / "copy")
