@@ -21,6 +21,7 @@ from evaluation.protocols.program import Program
 from evaluation.sandbox.container import ZONES, container, server, system_paths, time_zones, unused_user
 from evaluation.sandbox.dialogue import Broken, Outcome, converse, ending, signal_name
 from evaluation.sandbox.seccomp import OWN, seccomp_filter
+from evaluation.sandbox.server import MOST_PERIODS
 from specs.common.errors import UserError
 from specs.schema.experiment import Limits
 
@@ -87,7 +88,7 @@ class Sandbox:
             self._start()
         assert self._control is not None
         ours, theirs = socket.socketpair()
-        ours.settimeout(self.limits.wall_seconds + _GRACE_SECONDS)
+        ours.settimeout(self.limits.wall_seconds * MOST_PERIODS + _GRACE_SECONDS)
         with theirs:
             try:
                 socket.send_fds(self._control, [part.encode()], [end.fileno() for end in (theirs, *links)])
@@ -122,7 +123,7 @@ class Sandbox:
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(self.limits.wall_seconds + 2 * _GRACE_SECONDS)
+        self._control.settimeout(self.limits.wall_seconds * MOST_PERIODS + 2 * _GRACE_SECONDS)
         rules = seccomp_filter(files=self.tier == "T0") or b""
         plan = {
             "tier": self.tier,

@@ -1,6 +1,10 @@
 """Programs end as they should, and those that mean harm do none."""
 
 import os
+import select
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.protocols.program import Program
-from evaluation.sandbox import container, sandbox
+from evaluation.sandbox import container, sandbox, server
 from evaluation.sandbox.dialogue import Outcome, normalised
 from evaluation.sandbox.pool import run_all
 from evaluation.sandbox.sandbox import Sandbox, Tier
@@ -77,6 +81,41 @@ def test_a_program_that_waits_meets_the_wall_clock_limit(tier: Tier) -> None:
     with Sandbox(Limits(cpu_seconds=1, wall_seconds=1), tier) as box:
         outcome = box.run(Program("import time\ntime.sleep(3600)", ""))
     assert outcome == Outcome("timeout", "wall-clock limit of 1 s")
+
+
+@pytest.mark.parametrize("share, waited", [(0.0, 1), (0.01, 1), (0.03, 20), (1.0, 20)])
+def test_the_wall_clock_limit_ends_what_waits_and_not_what_computes_slowly(
+    share: float, waited: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that has a share of a processor on a loaded machine, by a clock that the test moves."""
+    clock = 0.0
+
+    def pass_time(read: object, write: object, other: object, seconds: float) -> tuple[list[int], list[int], list[int]]:
+        nonlocal clock
+        clock += seconds
+        return [], [], []
+
+    monkeypatch.setattr(select, "select", pass_time)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    monkeypatch.setattr(server, "processor_seconds", lambda process: clock * share)
+    assert server.wait(os.getpid(), 0, 30.0)
+    assert clock == pytest.approx(30 * waited)
+
+
+def test_the_processor_time_of_another_process_is_read_without_proc() -> None:
+    code = "import time\nwhile time.process_time() < .5: pass\nprint(time.process_time(), flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = float(process.stdout.readline())
+        assert told <= server.processor_seconds(process.pid) < told + 5
+    assert server.processor_seconds(process.pid) == 0
+
+
+@pytest.mark.parametrize("tier", ["T0", "T1"])
+def test_a_program_that_computes_meets_the_processor_limit_however_short_the_other_is(tier: Tier) -> None:
+    with Sandbox(Limits(cpu_seconds=2, wall_seconds=2), tier) as box:
+        outcome = box.run(Program("while True: pass", ""))
+    assert outcome == Outcome("timeout", "processor limit of 2 s")
 
 
 # What a program writes to the channel of its tests, and how it is judged.
