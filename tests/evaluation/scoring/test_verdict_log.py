@@ -16,8 +16,10 @@ PASSED, WRONG = Outcome("passed"), Outcome("wrong", "AssertionError")
 
 @pytest.mark.parametrize("part", ["candidate", "tests", "helpers"])
 def test_a_verdict_belongs_to_candidate_tests_and_helpers(part: str) -> None:
-    other = dataclasses.replace(PROGRAM, **{part: "pass\n"})
-    assert identity(other) != identity(PROGRAM)
+    text = getattr(PROGRAM, part)
+    # Of the same length: lengths are a part of the identity by themselves.
+    for other in (text[::-1], text + "pass\n"):
+        assert identity(dataclasses.replace(PROGRAM, **{part: other})) != identity(PROGRAM)
 
 
 def test_the_same_text_parted_otherwise_is_another_program() -> None:
