@@ -149,7 +149,7 @@ def _server() -> Iterator["subprocess.Popen[str]"]:
     yield process
     assert process.stdin and process.stdout
     process.stdin.close()
-    process.wait(timeout=30)
+    process.wait(timeout=600)
     process.stdout.close()
 
 

@@ -1,14 +1,18 @@
 """Holds emulated processors to the committed digests: `make test-processors`. It needs Debian's `qemu-user`, as root.
 
-    python tests/model/portable/emulated.py FOLDER [haswell] [zen] [aarch64]
+    python tests/model/portable/emulated.py FOLDER [native] [haswell] [zen] [aarch64]
 
 x86-64 is emulated with this Python. For aarch64 a Python of Debian and the wheels of PyPI are fetched into FOLDER once.
 """
 
+import hashlib
 import os
+import runpy
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,8 +20,11 @@ from pathlib import Path
 
 from test_processors import EXPECTED, SCRIPT
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
+from runner.training.job import Job
+
+ROOT = Path(__file__).parents[3]
+RUNNER = ROOT / "tests" / "runner"
+TRAINING = runpy.run_path(str(RUNNER / "training" / "test_portable.py"))
 X86 = {"haswell": "Haswell", "zen": "EPYC"}
 DEBIAN = [
     "python3.11-minimal",
@@ -38,7 +45,16 @@ DEBIAN = [
 ]
 TORCH = "2.10.0"
 """The last whose wheel for aarch64 needs no CUDA library."""
-WHEELS = ("numpy", "llvmlite", "pydantic_core", "safetensors")
+WHEELS = (
+    "numpy",
+    "llvmlite",
+    "pydantic_core",
+    "safetensors",
+    "ml_dtypes",
+    "pyarrow",
+    "sentencepiece",
+    "tensorstore",
+)
 PURE = [
     "pydantic",
     "typing_extensions.py",
@@ -52,6 +68,7 @@ PURE = [
     "fsspec",
     "filelock",
     "ruamel",
+    "tqdm",
     "hypothesis",
     "pytest",
     "_pytest",
@@ -108,33 +125,51 @@ def fetch_aarch64(folder: Path) -> None:
     (folder / "done").touch()
 
 
-def digest(name: str, folder: Path) -> str:
-    """The digest that an emulated processor computes, on one thread."""
-    script = SCRIPT.replace('for threads in "12"', 'for threads in "1"')
+def python(name: str, folder: Path, *arguments: str | Path, **variables: str) -> str:
+    """What a Python prints whose processor is emulated, or the one at hand (`native`)."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    command: list[str | Path] = [sys.executable]
     if name in X86:
-        return run(["qemu-x86_64", "-cpu", X86[name], sys.executable, "-c", script], stderr=subprocess.DEVNULL).strip()
-    if not (folder / "done").exists():
-        fetch_aarch64(folder)
-    environment = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
-    command = [
-        "qemu-aarch64",
-        "-L",
-        folder / "root",
-        folder / "root" / "usr" / "bin" / "python3.11",
-        "-S",
-        "-c",
-        script,
-    ]
-    return run(command, env=environment).strip()
+        command = ["qemu-x86_64", "-cpu", X86[name], *command]
+    if name == "aarch64":
+        if not (folder / "done").exists():
+            fetch_aarch64(folder)
+        environment["PYTHONPATH"] = f"{folder / 'site'}:{ROOT}"
+        command = ["qemu-aarch64", "-L", folder / "root", folder / "root" / "usr" / "bin" / "python3.11", "-S"]
+    return run([*command, *arguments], env=environment)
+
+
+def gradients(name: str, folder: Path) -> str:
+    """Digest of gradients, losses and logits, on one thread."""
+    return python(name, folder, "-c", SCRIPT.replace('for threads in "12"', 'for threads in "1"')).strip()
+
+
+def weights(name: str, folder: Path) -> str:
+    """Digest of the weights that the training loop has made in three steps, on one rank."""
+    settings = runpy.run_path(str(RUNNER / "conftest.py"))
+    with tempfile.TemporaryDirectory() as made, socket.create_server(("localhost", 0)) as free:
+        scratch = Path(made)
+        places = {"store": str(scratch / "store"), "scratch": made, "measured": str(scratch / "measured")}
+        settings["write_store"](scratch / "store")
+        job = Job.model_validate(settings["_with"](settings["TINY"] | places, TRAINING["THREE_STEPS"]))
+        (scratch / "job.json").write_text(job.model_dump_json(), "utf-8")
+        rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        rank |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "GLOO_SOCKET_IFNAME": "lo"}
+        free.close()
+        strictly = {"TWICE_STRICT": "1", "TWICE_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        python(name, folder, "-m", "runner.training.worker", scratch / "job.json", **rank, **strictly)
+        return hashlib.sha256((scratch / "finished" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def main(folder: Path, names: Sequence[str]) -> int:
     """1 where a processor gives another digest."""
     wrong = 0
     for name in names or [*X86, "aarch64"]:
-        found = digest(name, folder)
-        wrong += found != EXPECTED
-        print(f"{name}: {found} {'as committed' if found == EXPECTED else f'instead of {EXPECTED}'}", flush=True)
+        for what, expected in ((gradients, EXPECTED), (weights, TRAINING["PRETRAINED"])):
+            found = what(name, folder)
+            wrong += found != expected
+            verdict = "as committed" if found == expected else f"instead of {expected}"
+            print(f"{name}: {what.__name__} {found} {verdict}", flush=True)
     return int(wrong > 0)
 
 
