@@ -32,7 +32,6 @@ if ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) != -1 or os.getuid() == 0:
     os._exit(99)
 """
 Run = Callable[..., Outcome]
-EXTENDED = ("humaneval-plus", "mbpp-plus")
 
 
 @pytest.fixture(scope="session")
@@ -98,17 +97,7 @@ def humaneval(tmp_path_factory: pytest.TempPathFactory) -> list[Problem]:
 @pytest.fixture(scope="session")
 def mbpp(tmp_path_factory: pytest.TempPathFactory) -> list[Problem]:
     """MBPP's 974 problems, which no package index carries."""
-    return fetched_or_skipped("mbpp", tmp_path_factory)
-
-
-@pytest.fixture(scope="session", params=EXTENDED)
-def extended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Problem]]:
-    """Name and problems of an extended benchmark, as released."""
-    return request.param, fetched_or_skipped(request.param, tmp_path_factory)
-
-
-def fetched_or_skipped(name: str, factory: pytest.TempPathFactory) -> list[Problem]:
     try:
-        return fetched(name, factory.mktemp(name))
+        return fetched("mbpp", tmp_path_factory.mktemp("mbpp"))
     except UserError as error:
-        pytest.skip(f"{name} cannot be had here: {error}")
+        pytest.skip(f"MBPP cannot be had here: {error}")
