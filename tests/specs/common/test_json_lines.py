@@ -67,3 +67,9 @@ def test_the_last_line_of_a_long_file_is_read_from_its_end(tmp_path: Path) -> No
         file.seek(0, 2)
         file.write(b'\n{"step": 7}\n{"st')
     assert last_line(path) == b'{"step": 7}'
+
+
+@pytest.mark.parametrize("length", [65_534, 65_535, 65_536, 65_537, 200_000])
+def test_a_last_line_longer_than_what_is_read_at_once_is_whole(length: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"first\n" + b"x" * length + b'\n{"st')
+    assert last_line(tmp_path / "file") == b"x" * length
