@@ -120,9 +120,9 @@ def test_a_lost_node_costs_a_restart_and_the_others_train_on(
     started: list[Any],
 ) -> None:
     """Nodes of one rank: all train, on any number of them."""
-    quick = {"interface": "lo", "last_call_seconds": 10, "lost_after_seconds": 3, "max_restarts": 2}
+    quick = {"interface": "lo", "last_call_seconds": 20, "lost_after_seconds": 10, "max_restarts": 2}
     changes = LONG | training | {"training.micro_batches": micro_batches}
-    job, reference = make_job(changes | forgiving(least_nodes=2, **quick)), make_job(changes)
+    job, reference = make_job(changes | forgiving(least_nodes=nodes - 1, **quick)), make_job(changes)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
