@@ -8,6 +8,7 @@ from typing import Any
 from evaluation.scoring.pass_at_k import difference_interval, pass_at_k
 from specs.common.errors import UserError
 from specs.common.json_lines import read_lines
+from specs.common.tables import print_table
 
 ASKED = ("benchmark", "protocol", "temperature", "top_p", "samples", "problems")
 """What two scores must have in common: figures that differ here are figures of different things."""
@@ -87,30 +88,26 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 def render(rows: list[dict[str, Any]]) -> None:
     """Print the comparison as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="First against second, paired by problem", title_justify="left")
-    for name in ("benchmark", "protocol", "temperature"):
-        table.add_column(name)
-    for name in ("k", "first", "second", "difference", "95% interval", "better on", "worse on"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        figures = [f"{row[name]:.4f}" for name in ("first", "second")]
-        span = f"{row['low']:+.4f} to {row['high']:+.4f}"
-        table.add_row(
+    columns = ("k", "first", "second", "difference", "95% interval", "better on", "worse on")
+    cells = [
+        (
             row["benchmark"],
             row["protocol"],
             str(row["temperature"]),
             str(row["k"]),
-            *figures,
+            f"{row['first']:.4f}",
+            f"{row['second']:.4f}",
             f"{row['difference']:+.4f}",
-            span,
+            f"{row['low']:+.4f} to {row['high']:+.4f}",
             str(row["better"]),
             str(row["worse"]),
         )
-    Console(highlight=False).print(table)
+        for row in rows
+    ]
+    print_table(
+        ("benchmark", "protocol", "temperature", *columns), cells, "First against second, paired by problem", words=3
+    )
     for row in rows:
         sure = row["low"] > 0 or row["high"] < 0
         verdict = "differ" if sure else "may be equal: the interval holds 0"
-        Console(highlight=False).print(f"{row['benchmark']} pass@{row['k']}: the two {verdict}")
+        print(f"{row['benchmark']} pass@{row['k']}: the two {verdict}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from specs.common.errors import UserError
+from specs.common.tables import print_table
 from specs.loading.settings import load_settings
 
 
@@ -28,36 +29,31 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 def render_results(results: dict[str, Any]) -> None:
     """Print results as tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
     if results["measured"]:
-        table = Table(title="What each stage took on this machine", title_justify="left")
-        for name in ("stage", "node"):
-            table.add_column(name)
-        for name in ("seconds", "CPU seconds", "peak MB"):
-            table.add_column(name, justify="right")
-        for row in sorted(results["measured"], key=lambda row: (-row["seconds"], row["node"])):
-            table.add_row(
+        longest_first = sorted(results["measured"], key=lambda row: (-row["seconds"], row["node"]))
+        rows = [
+            (
                 row["stage"],
                 row["node"],
                 f"{row['seconds']:.1f}",
                 f"{row['cpu_seconds']:.1f}",
                 f"{row['peak_memory_bytes'] / 1e6:.0f}",
             )
-        console.print(table)
-    table = Table(title="Scores", title_justify="left")
-    # A figure is one of a protocol and a temperature: neither is ever left to be guessed.
-    for name in ("evaluation", "protocol", "temperature", "problems", "samples"):
-        table.add_column(name)
+            for row in longest_first
+        ]
+        columns = ("stage", "node", "seconds", "CPU seconds", "peak MB")
+        print_table(columns, rows, "What each stage took on this machine", words=2)
     ks = sorted({key for score in results["scores"].values() for key in score["pass_at"]}, key=int)
-    for k in ks:
-        table.add_column(f"pass@{k}", justify="right")
-    for name, score in results["scores"].items():
-        cells = [f"{score['pass_at'][k]:.4f}" if k in score["pass_at"] else "" for k in ks]
-        asked = [str(score[key]) for key in ("protocol", "temperature", "problems", "samples")]
-        table.add_row(name, *asked, *cells)
-    console.print(table)
+    # A figure is one of a protocol and a temperature: neither is ever left to be guessed.
+    facts = ("protocol", "temperature", "problems", "samples")
+    scores = [
+        (
+            name,
+            *(str(score[fact]) for fact in facts),
+            *(f"{score['pass_at'][k]:.4f}" if k in score["pass_at"] else "" for k in ks),
+        )
+        for name, score in results["scores"].items()
+    ]
+    print_table(("evaluation", *facts, *(f"pass@{k}" for k in ks)), scores, "Scores", words=5)
     for report in results["reports"]:
-        console.print(f"report: {report}")
+        print(f"report: {report}")

@@ -11,6 +11,7 @@ import click
 
 from runner.commands.options import FORMAT
 from specs.common.errors import UserError
+from specs.common.tables import print_table
 
 EPILOG = "Examples: twice score samples.jsonl --benchmark humaneval; twice score answers.jsonl --benchmark mbpp --audit"
 
@@ -122,27 +123,21 @@ def load_benchmark(name: str) -> tuple["Benchmark", list["Problem"]]:
 
 
 def _print(summary: dict[str, object]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
     some = summary["problems"] != summary["problems_of_benchmark"]
     count = f"{summary['problems']} of its {summary['problems_of_benchmark']} problems" if some else "all problems"
-    console.print(f"{summary['benchmark']}: {summary['samples']} samples of {count}")
-    table = Table(title_justify="left")
-    for heading in ("", "score", "95% interval"):
-        table.add_column(heading, justify="right" if heading else "left")
-    figures = {"base and plus ": summary, "base ": _mapping(summary["base"])} if "base" in summary else {"": summary}
-    for suite, held in figures.items():
-        intervals = _mapping(held["interval"])
-        for k, value in _mapping(held["pass_at"]).items():
+    print(f"{summary['benchmark']}: {summary['samples']} samples of {count}")
+    sets = {"base and plus ": summary, "base ": _mapping(summary["base"])} if "base" in summary else {"": summary}
+    rows = []
+    for tests, figures in sets.items():
+        intervals = _mapping(figures["interval"])
+        for k, value in _mapping(figures["pass_at"]).items():
             span = _mapping(intervals[k])
-            table.add_row(f"{suite}pass@{k}", f"{value:.4f}", f"{span['low']:.4f} to {span['high']:.4f}")
-    console.print(table)
+            rows.append((f"{tests}pass@{k}", f"{value:.4f}", f"{span['low']:.4f} to {span['high']:.4f}"))
+    print_table(("", "score", "95% interval"), rows)
     classes = _mapping(summary["classes"])
-    console.print(", ".join(f"{count} {verdict}" for verdict, count in classes.items() if count))
+    print(", ".join(f"{count} {verdict}" for verdict, count in classes.items() if count))
     if some:
-        console.print("The score is that of the problems that have samples, not of the benchmark.")
+        print("The score is that of the problems that have samples, not of the benchmark.")
 
 
 def _mapping(value: object) -> dict[str, Any]:

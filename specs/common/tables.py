@@ -1,6 +1,6 @@
 """Plain text for people: aligned tables, bars, and numbers with their units."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _FULL, _PARTS = "█", " ▏▎▍▌▋▊▉"
 
@@ -14,6 +14,25 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: str 
         cells = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
         lines.append((indent + "  ".join(cells)).rstrip())
     return lines
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, *, words: int = 1
+) -> None:
+    """Print a table on standard output; the first `words` columns hold words, the others figures.
+
+    On a narrow terminal a name or a number goes on below itself: nothing is cut.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    ruled = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1))
+    for number, name in enumerate(columns):
+        ruled.add_column(name, justify="left" if number < words else "right", overflow="fold")
+    for row in rows:
+        ruled.add_row(*row)
+    Console(highlight=False).print(ruled)
 
 
 def printable(text: str) -> str:
