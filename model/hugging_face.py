@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.decoder.attention import layer_windows
 from specs.common.errors import UserError
 from specs.common.files import write_json
 from specs.schema.training import Architecture
@@ -38,7 +37,7 @@ def configuration(architecture: Architecture, vocab_size: int, dtype: torch.dtyp
     rotary positions and SwiGLU with ours, have no biases, and count a window as we do, the query's own key included.
     """
     kind, name = KINDS.get(architecture.attention.pattern, PER_LAYER)
-    windows = layer_windows(architecture.attention, architecture.n_layers)
+    windows = architecture.attention.windows(architecture.n_layers)
     config: Config = {
         "architectures": [name],
         "model_type": kind,

@@ -22,21 +22,6 @@ VARIABLE_LENGTH = ("varlen", "flash")
 """Backends that take documents as sequences of their own length: no mask, and no work between documents."""
 
 
-def layer_windows(attention: training.Attention, n_layers: int) -> tuple[int | None, ...]:
-    """Window of each layer; none where a layer sees every earlier key.
-
-    `interleaved`: of each group of `global_every` layers the last sees all.
-    """
-    match attention.pattern:
-        case "full":
-            return (None,) * n_layers
-        case "sliding":
-            return (attention.window,) * n_layers
-        case "interleaved":
-            every = attention.global_every or 1
-            return tuple(None if (i + 1) % every == 0 else attention.window for i in range(n_layers))
-
-
 def backend_for(attention: training.Attention, device: str, dtype: torch.dtype = torch.float32) -> str:
     """The backend that computes on a kind of device (`cpu`, `cuda`) in a number format.
 

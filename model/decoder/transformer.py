@@ -12,7 +12,6 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from model.decoder.activation_checkpointing import selective
 from model.decoder.arithmetic import Arithmetic, Attend, Rotation, arithmetic
-from model.decoder.attention import layer_windows
 from model.decoder.kv_cache import Cache, LayerCache
 from specs.schema.training import Architecture
 
@@ -125,7 +124,7 @@ class Transformer(nn.Module):
         self.spec = spec
         self.arithmetic = arithmetic(spec.attention, device, dtype, portable=portable)
         self.backend = self.arithmetic.backend
-        self.windows = layer_windows(spec.attention, spec.n_layers)
+        self.windows = spec.attention.windows(spec.n_layers)
         self.embedding = nn.Embedding(vocab_size, spec.d_model)
         self.blocks = nn.ModuleList(Block(spec, window, recompute, self.arithmetic) for window in self.windows)
         self.norm = RMSNorm(spec.d_model, spec.norm_eps, self.arithmetic)

@@ -40,21 +40,11 @@ def parameters(architecture: Architecture, vocab_size: int) -> Parameters:
     )
 
 
-def is_global(architecture: Architecture, layer: int) -> bool:
-    """Whether a layer (from 0) attends to all earlier positions: every `global_every`-th one, and all if `full`."""
-    attention = architecture.attention
-    if attention.pattern == "interleaved":
-        assert attention.global_every is not None
-        return (layer + 1) % attention.global_every == 0
-    return attention.pattern == "full"
-
-
 def attended_pairs(architecture: Architecture) -> int:
     """Query-key pairs over all layers for one sequence of full length that is one document."""
-    length, window = architecture.context_length, architecture.attention.window
-    full = length * (length + 1) // 2
-    sliding = full if window is None else window * length - window * (window - 1) // 2
-    return sum(full if is_global(architecture, layer) else sliding for layer in range(architecture.n_layers))
+    length = architecture.context_length
+    windows = [window or length for window in architecture.attention.windows(architecture.n_layers)]
+    return sum(window * length - window * (window - 1) // 2 for window in windows)
 
 
 def flops_per_sequence(architecture: Architecture, vocab_size: int) -> int:

@@ -1,6 +1,6 @@
 """A complete experiment: provenance, data, model, training, evaluation, and where it runs.
 
-An experiment is a value. Nothing here computes a consequence (see `arithmetic`) or touches a file (see `loading`).
+An experiment is a value. Nothing here computes a consequence (see `estimates`) or touches a file (see `loading`).
 """
 
 from typing import Annotated, Any, Literal, Self

@@ -33,6 +33,17 @@ class Attention(Section):
             raise ValueError(f"pattern {self.pattern!r} {'takes no' if self.global_every else 'needs'} global_every")
         return self
 
+    def windows(self, n_layers: int) -> tuple[int | None, ...]:
+        """Window of each layer; none where a layer sees every earlier token."""
+        match self.pattern:
+            case "full":
+                return (None,) * n_layers
+            case "sliding":
+                return (self.window,) * n_layers
+            case "interleaved":
+                period = self.global_every or 1  # the last layer of every period sees all
+                return tuple(None if (i + 1) % period == 0 else self.window for i in range(n_layers))
+
 
 class Architecture(Section):
     """A decoder-only transformer: RMSNorm, rotary positions, SwiGLU."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.decoder.attention import backend_for, layer_windows, lower, sequence_bounds, visible
+from model.decoder.attention import backend_for, lower, sequence_bounds, visible
 from specs.common.errors import UserError
 from specs.schema.training import Attention
 
@@ -103,7 +103,7 @@ def test_rows_laid_end_to_end_part_at_documents_and_at_rows() -> None:
     ],
 )
 def test_patterns_give_each_layer_its_window(values: dict[str, Any], windows: tuple[int | None, ...]) -> None:
-    assert layer_windows(Attention.model_validate(values), 5) == windows
+    assert Attention.model_validate(values).windows(5) == windows
 
 
 def test_auto_resolves_and_what_cannot_be_had_is_refused() -> None:

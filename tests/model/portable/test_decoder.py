@@ -9,7 +9,6 @@ import torch
 from definition_of_decoder import Model, initial
 from torch import Tensor
 
-from model.decoder.attention import layer_windows
 from model.decoder.init import initialise
 from model.decoder.kv_cache import Cache
 from model.decoder.transformer import Transformer
@@ -63,7 +62,7 @@ def test_a_second_implementation_by_the_definition_gives_the_same_bits(dtype: to
     loss, gradients = learn(model)
     tokens, targets, documents = (x.numpy() for x in batch())
     other = Model(model.spec, {n: form.rounded(w) for n, w in weights.items()}, form)
-    windows = layer_windows(model.spec.attention, model.spec.n_layers)
+    windows = model.spec.attention.windows(model.spec.n_layers)
     assert other.loss(tokens, targets, documents, windows, 1 / tokens.size) == loss
     for name, gradient in gradients.items():
         assert np.array_equal(gradient.numpy(), other.grads[name]), name

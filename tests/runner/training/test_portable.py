@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 
 from data_pipeline.tokens.shuffle import Order
 from data_pipeline.tokens.token_store import TokenStore
-from model.decoder.attention import layer_windows
 from runner.training.job import Job
 
 # The definition in numpy stands beside the tests of the kernels.
@@ -76,7 +75,7 @@ def by_the_definition(job: Job) -> dict[str, np.ndarray]:
     assert training.held_out
     order = Order(store.shares, training.seed, training.held_out.sequences)
     form = definition.Form(training.precision.compute == "bf16")
-    windows = layer_windows(job.architecture.attention, job.architecture.n_layers)
+    windows = job.architecture.attention.windows(job.architecture.n_layers)
     weights = initial(job.architecture, job.vocab_size, training.seed)
     moments = {name: (np.zeros_like(w), np.zeros_like(w)) for name, w in weights.items()}
     for step in range(job.steps):
