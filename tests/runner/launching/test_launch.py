@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,6 @@ def forgiving(**elastic: object) -> dict[str, object]:
 def node(job: Path, *options: object) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "runner.launching.node", str(job), *map(str, options)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture
-def started() -> Iterator[list["subprocess.Popen[str]"]]:
-    """Processes that a test starts: none outlives it."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        process.kill()
-        process.wait()
-        if process.stderr:
-            process.stderr.close()
 
 
 def ranks_of(agent: "subprocess.Popen[str]") -> list[int]:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,6 @@ LONG = {"steps": 48, "training.checkpoints.every": 4, "training.held_out.every":
 def node(job: Path, *options: object, **environment: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "runner.launching.node", str(job), *map(str, options)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
-
-
-@pytest.fixture
-def started() -> Iterator[list["subprocess.Popen[str]"]]:
-    """Processes that a test starts: none outlives it."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        process.kill()
-        process.wait()
-        if process.stderr:
-            process.stderr.close()
 
 
 def worker(agent: "subprocess.Popen[str]") -> int | None:

@@ -20,6 +20,7 @@ from data_pipeline.tokens.token_store import TokenStore
 from model.decoder.init import initialise
 from model.decoder.transformer import Transformer
 from runner.training.job import Job
+from tests.runner.training.sums_by_definition import halve, tree
 
 
 @pytest.fixture
@@ -28,22 +29,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def tree(leaves: list[Tensor]) -> Tensor:
-    """The sum over micro-batches, by its definition."""
-    if len(leaves) == 1:
-        return leaves[0]
-    middle = len(leaves) // 2
-    return tree(leaves[:middle]) + tree(leaves[middle:])
-
-
-def halve(values: np.ndarray) -> np.ndarray:
-    """Sum over the last axis: the second half onto the first, an odd last one carried along."""
-    while (n := values.shape[-1]) > 1:
-        folded = values[..., : n // 2] + values[..., n // 2 : n // 2 * 2]
-        values = np.concatenate([folded, values[..., n // 2 * 2 :]], axis=-1)
-    return values[..., 0]
 
 
 def once(exact: Tensor) -> Tensor:

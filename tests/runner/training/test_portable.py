@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from data_pipeline.tokens.shuffle import Order
 from data_pipeline.tokens.token_store import TokenStore
 from runner.training.job import Job
+from tests.runner.training.sums_by_definition import halve, tree
 
 # The definition in numpy stands beside the tests of the kernels.
 sys.path.insert(0, str(Path(__file__).parents[2] / "model" / "portable"))
@@ -51,22 +52,6 @@ def train(make_job: Callable[..., Path], compute: Callable[..., Any]) -> Train:
 @pytest.fixture(scope="module")
 def pretrained(train: Train) -> Any:
     return train({})
-
-
-def tree(leaves: list[np.ndarray]) -> np.ndarray:
-    """The sum over micro-batches, by its definition."""
-    if len(leaves) == 1:
-        return leaves[0]
-    middle = len(leaves) // 2
-    return tree(leaves[:middle]) + tree(leaves[middle:])
-
-
-def halve(values: np.ndarray) -> np.ndarray:
-    """Sum over the last axis: the second half onto the first, an odd last one carried along."""
-    while (n := values.shape[-1]) > 1:
-        folded = values[..., : n // 2] + values[..., n // 2 : n // 2 * 2]
-        values = np.concatenate([folded, values[..., n // 2 * 2 :]], axis=-1)
-    return values[..., 0]
 
 
 def by_the_definition(job: Job) -> dict[str, np.ndarray]:
